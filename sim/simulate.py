@@ -1,0 +1,237 @@
+"""Run a trace on a design: array model -> tile pipeline -> counts -> energy, with every identity checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from ..accel.arrays import ARRAYS, LayerPlan
+from ..accel.design import Design, OperatingPoint, ZeroHandling
+from ..accel.energy import energy_by_component_j
+from ..traces.trace import LayerTrace, Trace
+from ..workloads.errors import InputError
+from .pipeline import CycleSplit, DramTiming, TileEvents, flat_timing, run_recurrence, split_cycles
+from .pipeline_simpy import run_simpy
+from .results import LayerResult, LevelResult, Result, Timeline
+
+Engine = Literal["recurrence", "simpy"]
+_ENGINES = {"recurrence": run_recurrence, "simpy": run_simpy}
+#: Below this share of the multiplier-cycles a layer is named in a warning.
+LOW_UTILISATION = 0.10
+
+
+class ConservationError(RuntimeError):
+    """An identity of the model does not hold: a defect of nestling, never of the input."""
+
+
+def simulate(
+    trace: Trace,
+    design: Design,
+    *,
+    point: str | None = None,
+    levels: Sequence[int] | None = None,
+    engine: Engine = "recurrence",
+    timeline_layer: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Cycles, counts and energy of every level of ``trace`` on ``design``.
+
+    Parameters
+    ----------
+    point : operating point by name; the fastest by default.
+    levels : levels to run; all by default.
+    engine : ``recurrence`` (compiled) or ``simpy``; both give the same result.
+    timeline_layer : layer whose tile events are kept; by default the one with the most cycles at the densest level run.
+    progress : called with each layer's name.
+
+    Raises
+    ------
+    InputError
+        for a level, operating point or layer that does not exist, or a layer too large for any tiling.
+    ConservationError
+        if a sum of parts is not its total.
+    """
+    chosen = tuple(range(trace.levels)) if levels is None else tuple(levels)
+    if not chosen:
+        raise InputError("no level to simulate")
+    for level in chosen:
+        trace.check_level(level)
+    operating_point = design.point(point)
+    run = _Run(trace, design, operating_point, engine)
+    by_level: dict[int, list[LayerResult]] = {level: [] for level in chosen}
+    for layer in trace.layers:
+        if progress is not None:
+            progress(layer.layer.name)
+        for plan in ARRAYS[design.array.kind](layer, chosen, design):
+            by_level[plan.level].append(run.layer(layer, plan))
+    return Result(
+        network=trace.network,
+        design=design,
+        point=operating_point,
+        levels=[run.level(level, by_level[level]) for level in chosen],
+        trace_digest=trace.digest(),
+        timeline=_timeline(run, by_level[chosen[0]], timeline_layer),
+        warnings=_warnings(trace, design, by_level[chosen[0]]),
+    )
+
+
+class _Run:
+    """What stays the same over the layers of one simulation."""
+
+    def __init__(self, trace: Trace, design: Design, point: OperatingPoint, engine: Engine) -> None:
+        self.trace, self.design, self.point = trace, design, point
+        self.dram: DramTiming = flat_timing(design.dram, point.clock_hz)
+        self.engine = _ENGINES[engine]
+
+    def events(self, plan: LayerPlan) -> TileEvents:
+        return self.engine(plan.tiles, plan.timing, self.dram)
+
+    def layer(self, trace: LayerTrace, plan: LayerPlan) -> LayerResult:
+        repeat = trace.layer.repeat
+        events = self.events(plan)
+        split = split_cycles(plan.tiles, plan.timing, events)
+        _check(trace, plan, events, split)
+        counts = {name: count * repeat for name, count in _counts(trace, plan, self.design).items()}
+        cycles = events.end * repeat
+        multipliers = plan.pe_slots // max(1, int(plan.tiles.steps.sum()) * plan.timing.step_interval)
+        return LayerResult(
+            layer=trace.layer.name,
+            op=trace.layer.op,
+            level=plan.level,
+            cycles=cycles,
+            split=_scaled(split, repeat),
+            counts=counts,
+            energy_j=energy_by_component_j(counts, cycles=cycles, design=self.design, point=self.point),
+            utilisation=trace.macs(plan.level) / (multipliers * cycles) if cycles and multipliers else 0.0,
+            tiles=len(plan.tiles),
+            weight_bytes=trace.bytes(self.design.weight_format, plan.level) if trace.layer.has_weights else 0,
+            compulsory_bytes=plan.compulsory_bytes * repeat,
+        )
+
+    def level(self, level: int, layers: Sequence[LayerResult]) -> LevelResult:
+        return LevelResult(
+            level=level,
+            density=float(self.trace.weight_densities[level]),
+            weight_bytes=self.trace.weight_bytes(self.design.weight_format, level),
+            macs=self.trace.macs(level),
+            layers=layers,
+            clock_hz=self.point.clock_hz,
+        )
+
+
+def _counts(trace: LayerTrace, plan: LayerPlan, design: Design) -> dict[str, int]:
+    """Action counts of one run of the layer, int."""
+    counts = plan.tiles.totals()
+    weight_nonzero = counts.pop("mac_weight_nonzero")
+    counts.pop("mac_issued")
+    input_zero = weight_nonzero - input_nonzero_macs(trace, plan.level)
+    gates_inputs = design.zero_handling.inputs == ZeroHandling.GATE
+    gates_weights = design.zero_handling.weights == ZeroHandling.GATE
+    gated = (input_zero if gates_inputs else 0) + (plan.mac_weight_zero_issued if gates_weights else 0)
+    counts["mac_gated"] = gated
+    counts["mac_effectual"] = plan.mac_dense - plan.mac_skipped - gated
+    counts["mac_skipped"] = plan.mac_skipped
+    counts["mac_dense"] = plan.mac_dense
+    counts["pe_slots"] = plan.pe_slots
+    # What DRAM delivers is written into the buffers, what it takes is read from them.
+    weights, inputs = int(plan.tiles.weight_bytes.sum()), int(plan.tiles.input_bytes.sum())
+    for name, amount in (
+        ("weight_buffer_write_bytes", weights),
+        ("input_buffer_write_bytes", inputs),
+        ("output_buffer_read_bytes", counts["dram_write_bytes"]),
+    ):
+        counts[name] = counts.get(name, 0) + amount
+    return counts
+
+
+def input_nonzero_macs(trace: LayerTrace, level: int) -> int:
+    """Multiply-accumulates of one run with both operands non-zero.
+
+    With captured activations: sum over reduction indices of (weights kept there) x (how often the input is non-zero there),
+    averaged over the captured inputs and rounded to the nearest integer. Otherwise the stated density x the weight count.
+    """
+    gemm = trace.layer.gemm
+    assert gemm is not None
+    weight_nonzero = trace.macs(level) // trace.layer.repeat
+    taps = trace.activations.tap_nonzeros
+    if taps is None or trace.keep is None:
+        return round(weight_nonzero * trace.activations.density)
+    kept = (trace.keep > level).reshape(gemm.b, gemm.n, gemm.k).sum(axis=1, dtype=np.int64).reshape(-1)
+    return round(int(kept @ taps) / trace.activations.images)
+
+
+def _scaled(split: CycleSplit, repeat: int) -> CycleSplit:
+    return CycleSplit(**{name: getattr(split, name) * repeat for name in CycleSplit.__dataclass_fields__})
+
+
+def _check(trace: LayerTrace, plan: LayerPlan, events: TileEvents, split: CycleSplit) -> None:
+    """The conservation identities of DESIGN.md, on every layer of every run."""
+    totals = plan.tiles.totals()
+    repeat, layer = trace.layer.repeat, trace.layer
+    identities = {
+        "non-zero weight MACs over tiles = non-zeros x positions": (
+            totals["mac_weight_nonzero"] * repeat,
+            trace.macs(plan.level),
+        ),
+        "issued + skipped = dense": (totals["mac_issued"] + plan.mac_skipped, plan.mac_dense),
+        "busy + stall = cycles": (split.total, events.end),
+        "fetched operands = what the tiling promised": (totals["dram_read_bytes"], plan.tiling.dram_bytes),
+        "stored outputs = output elements": (totals["dram_write_bytes"], _output_bytes(trace, plan)),
+    }
+    for name, (found, expected) in identities.items():
+        if found != expected:
+            raise ConservationError(f"layer '{layer.name}' level {plan.level}: {name}: {found} != {expected}")
+    if min(vars(split).values()) < 0:
+        raise ConservationError(f"layer '{layer.name}' level {plan.level}: negative share of cycles: {split}")
+
+
+def _output_bytes(trace: LayerTrace, plan: LayerPlan) -> int:
+    if trace.activation_bits % 8 == 0:
+        return trace.layer.output_size * trace.activation_bits // 8
+    return int(plan.tiles.store_bytes.sum())  # blocks are padded to whole bytes
+
+
+def _timeline(run: _Run, layers: Sequence[LayerResult], wanted: str | None) -> Timeline | None:
+    names = [layer.layer for layer in layers]
+    if not names:
+        return None
+    if wanted is not None and wanted not in names:
+        raise InputError(f"layer '{wanted}' is not in the trace; it has {', '.join(names)}")
+    name = wanted or max(layers, key=lambda x: x.cycles).layer
+    trace = next(x for x in run.trace.layers if x.layer.name == name)
+    level = layers[0].level
+    plan = next(iter(ARRAYS[run.design.array.kind](trace, [level], run.design)))
+    return Timeline(layer=name, level=level, plan=plan, events=run.events(plan))
+
+
+def _warnings(trace: Trace, design: Design, layers: Sequence[LayerResult]) -> list[str]:
+    """Low utilisation, operators without a model, assumed activations, unverified constants: each with its share."""
+    found = []
+    macs = max(1, sum(layer.counts["mac_dense"] for layer in layers))
+    low = [layer for layer in layers if layer.utilisation < LOW_UTILISATION]
+    if low:
+        share = sum(layer.counts["mac_dense"] for layer in low) / macs
+        names = ", ".join(f"{x.layer} {x.utilisation:.1%}" for x in low[:4]) + (" ..." if len(low) > 4 else "")
+        found.append(f"{len(low)} layers ({share:.1%} of MACs) use < {LOW_UTILISATION:.0%} of the multipliers: {names}")
+    if trace.data_movement:
+        ops = sorted({x.op for x in trace.data_movement})
+        total = sum(x.bytes for x in trace.data_movement)
+        found.append(
+            f"not modelled: {len(trace.data_movement)} operators ({', '.join(ops)}), 0.0% of MACs, "
+            f"{total / 1024:.1f} KiB of data movement"
+        )
+    assumed = [x for x in trace.layers if not x.activations.measured]
+    if assumed:
+        share = sum(x.layer.macs for x in assumed) / macs
+        found.append(f"activation zeros are assumed, not measured, for {len(assumed)} layers ({share:.1%} of MACs)")
+    dynamic = [x for x in trace.layers if x.keep is None]
+    if dynamic:
+        share = sum(x.layer.macs for x in dynamic) / macs
+        found.append(f"{len(dynamic)} products of two activations ({share:.1%} of MACs) count as dense")
+    repeated = [x for x in trace.layers if x.layer.repeat > 1]
+    if repeated:
+        found.append(f"{len(repeated)} recurrent layers fetch their weights again in every time step")
+    found += [f"unverified constant: {text}" for text in design.unverified()]
+    return found
