@@ -2,107 +2,64 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..workloads.errors import InputError, unknown_name
+from .arrays import ARRAYS
+from .strict import ArrayDescription, Quantity, Strict, ZeroHandling
 from .yaml_errors import load_validated
 
 DESIGN_FOLDER = Path(__file__).parent / "designs"
 #: Built-in designs: one YAML file each.
 DESIGNS = ("nm-lanes-16x8", "systolic-16x16")
 
-Positive = Annotated[int, Field(gt=0, le=1 << 40)]
-PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+if TYPE_CHECKING:
+    AnyArray = ArrayDescription
+else:  # one model per registered array, told apart by ``kind``
+    AnyArray = Annotated[
+        Union[tuple(kind.description for kind in ARRAYS.values())],  # noqa: UP007
+        Field(discriminator="kind"),
+    ]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Quantity(_Strict):
-    """A number that describes hardware, with where it comes from and whether that source was seen."""
-
-    value: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    source: Annotated[str, Field(min_length=3)]
-    verified: bool
-
-
-class ZeroHandling(StrEnum):
-    """What the array does with a zero operand: compute it anyway, keep the multiplier still, or not issue it at all."""
-
-    NONE = "none"
-    GATE = "gate"
-    SKIP = "skip"
-
-
-class OperandZeros(_Strict):
+class OperandZeros(Strict):
     weights: ZeroHandling
     inputs: ZeroHandling
 
 
-class SystolicArray(_Strict):
-    """Dense systolic array. ``dataflow``: which operand stays in the PEs."""
-
-    kind: Literal["systolic"]
-    dataflow: Literal["weight_stationary", "output_stationary", "input_stationary"]
-    rows: Annotated[int, Field(gt=0, le=4096)]
-    columns: Annotated[int, Field(gt=0, le=4096)]
-    weight_bits: Annotated[int, Field(ge=1, le=32)]
-    activation_bits: Annotated[int, Field(ge=1, le=32)]
-    accumulator_bits: Annotated[int, Field(ge=1, le=64)]
-
-
-class NMLanesArray(_Strict):
-    """N:M sparse array: rows x columns PEs of ``lanes`` multipliers, each fed from M inputs by an index.
-
-    ``step_control``: who decides how many steps a group of M takes: one register for the whole layer (as the RTL), or a
-    count sent with each group (an extension: a group costs what its fullest row needs). ``drain_width``: outputs per cycle.
-    """
-
-    kind: Literal["nm_lanes"]
-    rows: Annotated[int, Field(gt=0, le=4096)]
-    columns: Annotated[int, Field(gt=0, le=4096)]
-    lanes: Annotated[int, Field(gt=0, le=256)]
-    group: Annotated[int, Field(gt=0, le=256, description="M: consecutive inputs that share the lanes")]
-    groups_per_tile: Annotated[int, Field(gt=0, le=65536)]
-    bus_bits: Annotated[int, Field(gt=0, le=65536)]
-    weight_bits: Annotated[int, Field(ge=1, le=32)]
-    activation_bits: Annotated[int, Field(ge=1, le=32)]
-    accumulator_bits: Annotated[int, Field(ge=1, le=64)]
-    operand_feed: Literal["broadcast", "systolic"]
-    step_interval: Annotated[int, Field(gt=0, le=64)]
-    drain_width: Annotated[int, Field(gt=0, le=65536)] = 1
-    step_control: Literal["layer", "group"]
-
-    @model_validator(mode="after")
-    def _lanes_divide(self) -> NMLanesArray:
-        if self.lanes > self.group:
-            raise ValueError(f"lanes = {self.lanes} exceeds group = {self.group}: the extra lanes could never be used")
-        return self
-
-
-ArrayDescription = Annotated[SystolicArray | NMLanesArray, Field(discriminator="kind")]
-
-
-class Buffer(_Strict):
+class Buffer(Strict):
     """One on-chip SRAM; ``width_bits`` is the word the array reads, which sets the energy per byte."""
 
     bytes: Annotated[int, Field(ge=512, le=4 << 20)]
     width_bits: Annotated[int, Field(ge=8, le=256)]
 
 
-class Buffers(_Strict):
+class Buffers(Strict):
+    """The on-chip buffers that DRAM fills and drains."""
+
     weights: Buffer
     inputs: Buffer
     outputs: Buffer
-    banks: Buffer | None = None
 
 
-class FlatDram(_Strict):
+class MemoryCost(Strict):
+    """A memory near the PEs with published access energies instead of a CACTI estimate."""
+
+    read_pj_per_byte: Quantity
+    write_pj_per_byte: Quantity
+
+
+class ActionEnergy(Quantity):
+    """Energy of one action of an array model, and the component it is shown under."""
+
+    component: Literal["pe_memory", "registers", "mac"]
+
+
+class FlatDram(Strict):
     """DRAM as one bandwidth, one latency and one energy per byte."""
 
     bandwidth_bytes_per_s: Quantity
@@ -111,32 +68,33 @@ class FlatDram(_Strict):
     write_pj_per_byte: Quantity
 
 
-class UnitEnergies(_Strict):
-    """Energies of the array's own actions at the nominal voltage."""
+class UnitEnergies(Strict):
+    """Energies of the array's own actions at the nominal voltage; ``actions``: those only this kind of array has."""
 
     mac_pj: Quantity
     mac_gated_pj: Quantity
     register_pj_per_byte: Quantity
+    actions: dict[str, ActionEnergy] = Field(default_factory=dict)
 
 
-class OperatingPoint(_Strict):
+class OperatingPoint(Strict):
     """A clock and the voltage it needs."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+$")]
-    clock_hz: PositiveReal
+    clock_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     voltage_v: Annotated[float, Field(gt=0.2, lt=3.0)]
     source: Annotated[str, Field(min_length=3)]
     verified: bool
 
 
-class Design(_Strict):
+class Design(Strict):
     """An accelerator: array, buffers, DRAM, unit energies, operating points."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str
     node_nm: Annotated[float, Field(ge=22, le=90)]
     nominal_voltage_v: Quantity
-    array: ArrayDescription
+    array: AnyArray
     zero_handling: OperandZeros
     weight_format: Literal[
         "dense",
@@ -152,6 +110,7 @@ class Design(_Strict):
         "level_tag",
     ]
     buffers: Buffers
+    memories: dict[str, Buffer | MemoryCost] = Field(default_factory=dict)
     dram: FlatDram
     energies: UnitEnergies
     operating_points: Annotated[list[OperatingPoint], Field(min_length=1)]
@@ -161,8 +120,9 @@ class Design(_Strict):
         names = [point.name for point in self.operating_points]
         if len(set(names)) < len(names):
             raise ValueError(f"operating points must have different names, found {', '.join(names)}")
-        if isinstance(self.array, NMLanesArray) and self.buffers.banks is None:
-            raise ValueError("array kind 'nm_lanes' needs buffers.banks: the double-buffered operand memory of the PEs")
+        missing = [name for name in ARRAYS[self.array.kind].memories if name not in self.memories]
+        if missing:
+            raise ValueError(f"array kind '{self.array.kind}' needs memories.{', memories.'.join(missing)}")
         return self
 
     def point(self, name: str | None = None) -> OperatingPoint:
@@ -174,18 +134,26 @@ class Design(_Strict):
                 return point
         raise unknown_name(f"operating point of design '{self.name}'", name, [p.name for p in self.operating_points])
 
+    def quantities(self) -> Iterator[tuple[str, Quantity]]:
+        """Every sourced number of the design with its path in the file."""
+        yield "nominal_voltage_v", self.nominal_voltage_v
+        parts: list[tuple[str, Strict]] = [("dram", self.dram), ("energies", self.energies)]
+        parts += [(f"memories.{name}", memory) for name, memory in self.memories.items()]
+        for path, part in parts:
+            for key, value in part:
+                if isinstance(value, Quantity):
+                    yield f"{path}.{key}", value
+        for name, action in self.energies.actions.items():
+            yield f"energies.actions.{name}", action
+
     def unverified(self) -> list[str]:
         """Every constant of the design whose source was not seen, as 'path = value (source)'."""
-        found = []
-        for section in ("dram", "energies"):
-            for key, quantity in getattr(self, section):
-                if not quantity.verified:
-                    found.append(f"{section}.{key} = {quantity.value:g} ({quantity.source})")
-        if not self.nominal_voltage_v.verified:
-            found.append(f"nominal_voltage_v = {self.nominal_voltage_v.value:g} ({self.nominal_voltage_v.source})")
-        for point in self.operating_points:
-            if not point.verified:
-                found.append(f"operating point '{point.name}' = {point.clock_hz:g} Hz at {point.voltage_v:g} V")
+        found = [f"{path} = {q.value:g} ({q.source})" for path, q in self.quantities() if not q.verified]
+        found += [
+            f"operating point '{p.name}' = {p.clock_hz:g} Hz at {p.voltage_v:g} V ({p.source})"
+            for p in self.operating_points
+            if not p.verified
+        ]
         return found
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..workloads.errors import InputError
-from .design import Buffer, Design, OperatingPoint
+from .design import Buffer, Design, MemoryCost, OperatingPoint
 from .sram import sram_cost
 
 #: Components in the order every table and figure shows them.
-COMPONENTS = ("dram", "weight_buffer", "input_buffer", "output_buffer", "banks", "registers", "mac", "leakage")
+COMPONENTS = ("dram", "weight_buffer", "input_buffer", "output_buffer", "pe_memory", "registers", "mac", "leakage")
 
-_BUFFERS = {"weight_buffer": "weights", "input_buffer": "inputs", "output_buffer": "outputs", "banks": "banks"}
+#: Counts that are no actions: they balance the books of work and slots.
+BOOKKEEPING = frozenset({"mac_dense", "mac_skipped", "pe_slots"})
+
+_BUFFERS = {"weight_buffer": "weights", "input_buffer": "inputs", "output_buffer": "outputs"}
 
 
 def unit_energies_pj(design: Design) -> dict[str, tuple[str, float]]:
@@ -24,18 +27,27 @@ def unit_energies_pj(design: Design) -> dict[str, tuple[str, float]]:
         "register_bytes": ("registers", design.energies.register_pj_per_byte.value),
     }
     for component, field in _BUFFERS.items():
-        buffer: Buffer | None = getattr(design.buffers, field)
-        if buffer is not None:
-            cost = sram_cost(buffer.bytes, buffer.width_bits, design.node_nm)
-            table[f"{component}_read_bytes"] = (component, cost.read_pj_per_byte)
-            table[f"{component}_write_bytes"] = (component, cost.write_pj_per_byte)
+        table |= _memory(component, component, getattr(design.buffers, field), design.node_nm)
+    for name, memory in design.memories.items():
+        table |= _memory(name, "pe_memory", memory, design.node_nm)
+    table |= {name: (action.component, action.value) for name, action in design.energies.actions.items()}
     return table
 
 
+def _memory(name: str, component: str, memory: Buffer | MemoryCost, node_nm: float) -> dict[str, tuple[str, float]]:
+    if isinstance(memory, MemoryCost):
+        read, write = memory.read_pj_per_byte.value, memory.write_pj_per_byte.value
+    else:
+        cost = sram_cost(memory.bytes, memory.width_bits, node_nm)
+        read, write = cost.read_pj_per_byte, cost.write_pj_per_byte
+    return {f"{name}_read_bytes": (component, read), f"{name}_write_bytes": (component, write)}
+
+
 def leakage_w(design: Design) -> float:
-    """Leakage of the on-chip SRAMs at the nominal voltage (the logic's is not modelled)."""
-    buffers = [getattr(design.buffers, field) for field in _BUFFERS.values()]
-    return sum(sram_cost(b.bytes, b.width_bits, design.node_nm).leakage_w for b in buffers if b is not None)
+    """Leakage of the on-chip SRAMs at the nominal voltage (that of logic and of MemoryCost memories is not modelled)."""
+    memories = [getattr(design.buffers, field) for field in _BUFFERS.values()] + list(design.memories.values())
+    srams = [memory for memory in memories if isinstance(memory, Buffer)]
+    return sum(sram_cost(b.bytes, b.width_bits, design.node_nm).leakage_w for b in srams)
 
 
 def energy_by_component_j(
@@ -52,7 +64,7 @@ def energy_by_component_j(
         if an action was counted that has no unit energy: nothing is priced at zero in silence.
     """
     units = unit_energies_pj(design)
-    unpriced = [name for name, count in counts.items() if count and _is_priced(name) and name not in units]
+    unpriced = [name for name, count in counts.items() if count and name not in units and name not in BOOKKEEPING]
     if unpriced:
         raise InputError(f"design '{design.name}' has no unit energy for {', '.join(sorted(unpriced))}")
     ratio = point.voltage_v / design.nominal_voltage_v.value
@@ -62,8 +74,3 @@ def energy_by_component_j(
         joules[component] += counts.get(action, 0) * picojoules * 1e-12 * scale
     joules["leakage"] = leakage_w(design) * ratio * cycles / point.clock_hz
     return joules
-
-
-def _is_priced(action: str) -> bool:
-    """Counts that are energy-bearing actions, as opposed to bookkeeping such as idle lanes or skipped work."""
-    return action.endswith("_bytes") or action in ("mac_effectual", "mac_gated")

@@ -12,6 +12,7 @@ Partial sums never leave the chip.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,7 @@ class Nest:
         """Output positions in each column block."""
         return block_sizes(self.gemm.m, self.blocking.m)
 
+    @cached_property
     def footprint(self) -> tuple[Int64Array, Int64Array]:
         """Byte range [start, stop) of one group's input that each column block reads, shape (column blocks,) each.
 
@@ -110,10 +112,15 @@ class Nest:
             top, bottom, line_bits = first, last + 1, self.gemm.k * self.activation_bits
         return -(-top * line_bits // 8), -(-np.maximum(bottom, top) * line_bits // 8)
 
+    @cached_property
+    def _already_held(self) -> Int64Array:
+        """First byte that no earlier column block has read."""
+        return np.concatenate(([0], np.maximum.accumulate(self.footprint[1])[:-1]))
+
     def input_bytes(self, columns: int) -> Int64Array:
-        """Bytes each column block fetches when runs of ``columns`` blocks share the buffer: rows that the block before
+        """Bytes each column block fetches when runs of ``columns`` blocks share the buffer: rows that the blocks before
         it in the run already brought are not fetched again. Shape (column blocks,)."""
-        start, stop = self.footprint()
-        first_of_run = np.arange(self.column_blocks) % columns == 0
-        held = np.where(first_of_run, 0, np.concatenate(([0], np.maximum.accumulate(stop)[:-1])))
-        return np.asarray(np.maximum(stop - np.maximum(start, held), 0), dtype=np.int64)
+        start, stop = self.footprint
+        fetch_from = np.maximum(start, self._already_held)
+        fetch_from[::columns] = start[::columns]  # the first block of a run finds an empty buffer
+        return np.asarray(np.maximum(stop - fetch_from, 0), dtype=np.int64)

@@ -57,35 +57,43 @@ def choose_tiling(nest: Nest, capacity: Capacity, *, output_bits: int) -> Tiling
     return min(candidates, key=lambda t: (t.dram_bytes, -t.rows * t.columns, not t.weights_outer))
 
 
+@dataclass(frozen=True)
+class _Option:
+    """One run length of one operand: blocks per supertile (0 = streamed), supertiles, and bytes of one pass."""
+
+    blocks: int
+    supertiles: int
+    pass_bytes: int
+
+
 def _candidates(nest: Nest, capacity: Capacity) -> Iterator[Tiling]:
-    for rows in _row_options(nest, capacity.weight_bytes) or [0]:
-        for columns in _column_options(nest, capacity.input_bytes) or [0]:
+    rows, columns = _row_options(nest, capacity.weight_bytes), _column_options(nest, capacity.input_bytes)
+    for row in rows:
+        for column in columns:
             for weights_outer in (True, False):
-                yield _with_traffic(nest, rows=rows, columns=columns, weights_outer=weights_outer)
+                yield _tiling(nest, row, column, weights_outer)
 
 
-def _row_options(nest: Nest, capacity: int) -> list[int]:
-    blocks = nest.tile_weight_bytes.sum(axis=2)
-    return [
-        rows
+def _row_options(nest: Nest, capacity: int) -> list[_Option]:
+    blocks, total = nest.tile_weight_bytes.sum(axis=2), int(nest.tile_weight_bytes.sum())
+    options = [
+        _Option(rows, ceil_div(nest.row_blocks, rows), total)
         for rows in _powers(nest.row_blocks)
-        if _copies(rows, nest.row_blocks) * np.add.reduceat(blocks, _starts(nest.row_blocks, rows), axis=1).max()
+        if _copies(rows, nest.row_blocks) * np.add.reduceat(blocks, range(0, nest.row_blocks, rows), axis=1).max()
         <= capacity
     ]
+    return options or [_Option(0, nest.row_blocks, total)]
 
 
-def _column_options(nest: Nest, capacity: int) -> list[int]:
-    return [
-        columns
-        for columns in _powers(nest.column_blocks)
-        if _copies(columns, nest.column_blocks)
-        * np.add.reduceat(nest.input_bytes(columns), _starts(nest.column_blocks, columns)).max()
-        <= capacity
-    ]
-
-
-def _starts(blocks: int, run: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.arange(0, blocks, run, dtype=np.int64)
+def _column_options(nest: Nest, capacity: int) -> list[_Option]:
+    options = []
+    for columns in _powers(nest.column_blocks):
+        fetched = nest.input_bytes(columns)
+        held = np.add.reduceat(fetched, range(0, nest.column_blocks, columns)).max()
+        if _copies(columns, nest.column_blocks) * held <= capacity:
+            supertiles = ceil_div(nest.column_blocks, columns)
+            options.append(_Option(columns, supertiles, int(fetched.sum()) * nest.gemm.b))
+    return options or [_Option(0, nest.column_blocks, int(nest.input_bytes(1).sum()) * nest.gemm.b)]
 
 
 def _copies(run: int, blocks: int) -> int:
@@ -97,24 +105,20 @@ def _powers(blocks: int) -> list[int]:
     return [*(1 << i for i in range(blocks.bit_length()) if 1 << i < blocks), blocks]
 
 
-def _with_traffic(nest: Nest, *, rows: int, columns: int, weights_outer: bool) -> Tiling:
-    row_supertiles = ceil_div(nest.row_blocks, rows or 1)
-    column_supertiles = ceil_div(nest.column_blocks, columns or 1)
-    weight_passes = 1 if weights_outer or row_supertiles == 1 else column_supertiles
-    input_passes = 1 if not weights_outer or column_supertiles == 1 else row_supertiles
-    if rows == 0:
+def _tiling(nest: Nest, row: _Option, column: _Option, weights_outer: bool) -> Tiling:
+    weight_passes = 1 if weights_outer or row.supertiles == 1 else column.supertiles
+    input_passes = 1 if not weights_outer or column.supertiles == 1 else row.supertiles
+    if row.blocks == 0:
         weight_passes = nest.column_blocks
-    if columns == 0:
+    if column.blocks == 0:
         input_passes = nest.row_blocks
-    weights = int(nest.tile_weight_bytes.sum()) * weight_passes
-    inputs = int(nest.input_bytes(columns or 1).sum()) * nest.gemm.b * input_passes
     return Tiling(
-        rows=rows or 1,
-        columns=columns or 1,
+        rows=row.blocks or 1,
+        columns=column.blocks or 1,
         weights_outer=weights_outer,
-        weights_streamed=rows == 0,
-        inputs_streamed=columns == 0,
-        dram_bytes=weights + inputs,
+        weights_streamed=row.blocks == 0,
+        inputs_streamed=column.blocks == 0,
+        dram_bytes=row.pass_bytes * weight_passes + column.pass_bytes * input_passes,
     )
 
 

@@ -104,7 +104,7 @@ def _input_fetch(order: TileOrder) -> tuple[Int64Array, Int64Array, int]:
     """Inputs of a column block are fetched by the first row block that uses them; all k at its first k tile."""
     nest, tiling = order.nest, order.tiling
     per_block = nest.input_bytes(tiling.columns)
-    _, stop = nest.footprint()
+    _, stop = nest.footprint
     group_bytes = int(stop.max(initial=0))
     address = order.group * group_bytes + (stop - per_block)[order.column]
     stays = not tiling.weights_outer or ceil_div(nest.column_blocks, tiling.columns) == 1

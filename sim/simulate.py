@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from ..accel.arrays import ARRAYS, LayerPlan
-from ..accel.design import Design, OperatingPoint, ZeroHandling
+from ..accel.design import Design, OperatingPoint
 from ..accel.energy import energy_by_component_j
+from ..accel.strict import ZeroHandling
 from ..traces.trace import LayerTrace, Trace
 from ..workloads.errors import InputError
 from .pipeline import CycleSplit, DramTiming, TileEvents, flat_timing, run_recurrence, split_cycles
@@ -64,7 +65,7 @@ def simulate(
     for layer in trace.layers:
         if progress is not None:
             progress(layer.layer.name)
-        for plan in ARRAYS[design.array.kind](layer, chosen, design):
+        for plan in ARRAYS[design.array.kind].plans(layer, chosen, design):
             by_level[plan.level].append(run.layer(layer, plan))
     return Result(
         network=trace.network,
@@ -202,7 +203,7 @@ def _timeline(run: _Run, layers: Sequence[LayerResult], wanted: str | None) -> T
     name = wanted or max(layers, key=lambda x: x.cycles).layer
     trace = next(x for x in run.trace.layers if x.layer.name == name)
     level = layers[0].level
-    plan = next(iter(ARRAYS[run.design.array.kind](trace, [level], run.design)))
+    plan = next(iter(ARRAYS[run.design.array.kind].plans(trace, [level], run.design)))
     return Timeline(layer=name, level=level, plan=plan, events=run.events(plan))
 
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from ..workloads.errors import InputError
 from ..workloads.layers import Layer
 
+#: What of a layer's shape hardware sees, besides the GEMM view.
+DIMENSIONS = ("C", "H", "W", "K", "P", "Q", "R", "S", "stride", "padding", "dilation", "groups", "repeat")
+
 
 @dataclass(frozen=True, eq=False)
 class Activations:
@@ -132,8 +135,10 @@ class Trace:
         """SHA-256 over dimensions, masks and activation statistics: names the input of a result."""
         sha = hashlib.sha256()
         for layer in self.layers:
-            sha.update(repr((layer.layer, layer.weight_bits, layer.activation_bits, layer.nonzeros.tolist())).encode())
-            sha.update(repr((layer.activations.density, layer.activations.images)).encode())
+            dimensions = [layer.layer.name, layer.layer.op, layer.layer.gemm]
+            dimensions += [getattr(layer.layer, name) for name in DIMENSIONS]
+            facts = (layer.weight_bits, layer.activation_bits, layer.bias_bytes, layer.nonzeros.tolist())
+            sha.update(repr((dimensions, facts, layer.activations.density, layer.activations.images)).encode())
             for part in (layer.keep, layer.activations.tap_nonzeros):
                 if part is not None:
                     sha.update(np.ascontiguousarray(part).data)

@@ -1,9 +1,11 @@
 """PE-array models: one module per array, one entry here; the key is the design file's ``array.kind``."""
 
-from .nm_lanes import plans as nm_lanes
-from .plan import ArrayModel, LayerPlan
-from .systolic import plans as systolic
+from . import nm_lanes, systolic
+from .plan import ArrayKind, LayerPlan
 
-ARRAYS: dict[str, ArrayModel] = {"nm_lanes": nm_lanes, "systolic": systolic}
+ARRAYS: dict[str, ArrayKind] = {
+    "nm_lanes": ArrayKind(nm_lanes.NMLanesArray, nm_lanes.plans, memories=("banks",)),
+    "systolic": ArrayKind(systolic.SystolicArray, systolic.plans),
+}
 
-__all__ = ["ARRAYS", "ArrayModel", "LayerPlan"]
+__all__ = ["ARRAYS", "ArrayKind", "LayerPlan"]

@@ -15,18 +15,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
-from ..design import Design, NMLanesArray
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
 from ..mapping import Capacity, choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
+from ..strict import ArrayDescription, Size
 from ..tiles import ArrayTiming
 from .count_kernel import group_steps
 from .plan import LayerPlan
+
+if TYPE_CHECKING:
+    from ..design import Design
+
+
+class NMLanesArray(ArrayDescription):
+    """N:M sparse array: rows x columns PEs of ``lanes`` multipliers, each fed from M inputs by an index.
+
+    ``step_control``: who decides how many steps a group of M takes: one register for the whole layer (as the RTL), or a
+    count sent with each group (an extension: a group costs what its fullest row needs). ``drain_width``: outputs per cycle.
+    """
+
+    kind: Literal["nm_lanes"]
+    rows: Size
+    columns: Size
+    lanes: Annotated[int, Field(gt=0, le=256)]
+    group: Annotated[int, Field(gt=0, le=256, description="M: consecutive inputs that share the lanes")]
+    groups_per_tile: Annotated[int, Field(gt=0, le=65536)]
+    bus_bits: Annotated[int, Field(gt=0, le=65536)]
+    operand_feed: Literal["broadcast", "systolic"]
+    step_interval: Annotated[int, Field(gt=0, le=64)]
+    drain_width: Annotated[int, Field(gt=0, le=65536)] = 1
+    step_control: Literal["layer", "group"]
+
+    @model_validator(mode="after")
+    def _lanes_divide(self) -> NMLanesArray:
+        if self.lanes > self.group:
+            raise ValueError(f"lanes = {self.lanes} exceeds group = {self.group}: the extra lanes could never be used")
+        return self
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ...traces.trace import LayerTrace
-from ..design import Design
 from ..mapping import Tiling
+from ..strict import ArrayDescription
 from ..tiles import ArrayTiming, TileTable
+
+if TYPE_CHECKING:
+    from ..design import Design
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,3 +38,12 @@ class ArrayModel(Protocol):
     """Turns a layer trace into tile tables. Implementations are pure functions of trace and design."""
 
     def __call__(self, trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[LayerPlan]: ...
+
+
+@dataclass(frozen=True)
+class ArrayKind:
+    """A registered array: its section of the design file, its model, and the near-PE memories it cannot do without."""
+
+    description: type[ArrayDescription]
+    plans: ArrayModel
+    memories: tuple[str, ...] = ()

@@ -11,18 +11,31 @@ Zeros never save cycles here; where the design gates, they keep the multiplier a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...traces.trace import LayerTrace
-from ..design import Design, SystolicArray
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
 from ..mapping import Capacity, choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
+from ..strict import ArrayDescription, Size
 from ..tiles import ArrayTiming
 from .count_kernel import count_blocks
 from .plan import LayerPlan
+
+if TYPE_CHECKING:
+    from ..design import Design
+
+
+class SystolicArray(ArrayDescription):
+    """Dense systolic array. ``dataflow``: which operand stays in the PEs."""
+
+    kind: Literal["systolic"]
+    dataflow: Literal["weight_stationary", "output_stationary", "input_stationary"]
+    rows: Size
+    columns: Size
 
 
 def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[LayerPlan]:

@@ -1,0 +1,43 @@
+# Everything a fresh machine needs is Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test setup check long bench clean
+
+demo: setup ## run the main job on the bundled trained network and open-ready results in results/demo
+	$(BIN)/nestling run --out results/demo
+
+test: $(VENV)/.installed-dev ## run the everyday tests
+	$(BIN)/python -m pytest
+
+setup: $(STAMP) ## create .venv and install nestling
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("nestling needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(STAMP)
+
+check: $(VENV)/.installed-dev ## static checks: style, types, import contracts, packaging
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m tests.check_types
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.check_wheel
+
+long: $(VENV)/.installed-dev ## the slow tests
+	$(BIN)/python -m pytest -m long
+
+bench: $(VENV)/.installed-dev ## benchmarks
+	$(BIN)/nestling bench
+
+clean:
+	rm -rf $(VENV) results build dist *.egg-info

@@ -1,0 +1,116 @@
+"""Benchmarks of nestling itself: CPU seconds of this process, medians over repeats, beside the bar of the project."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..accel.arrays import ARRAYS, LayerPlan
+from ..accel.design import load_design
+from ..sim.pipeline import flat_timing, run_recurrence
+from ..sim.pipeline_simpy import run_simpy
+from ..sim.simulate import simulate
+from ..traces.lowering import lower
+from ..workloads.synthetic import with_synthetic_levels
+from ..workloads.tables import load_model
+from .run import Progress
+
+_DENSITIES = (0.5, 0.25, 0.13)
+_DESIGN = "nm-lanes-16x8"
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One measurement. ``peer``: the figure it is compared with (a tool's, or the project's bar); None = nothing."""
+
+    name: str
+    ours: float
+    peer: float | None
+    ratio: float | None
+    unit: str
+
+
+def _row(name: str, ours: float, unit: str, *, peer: float | None = None) -> BenchRow:
+    return BenchRow(name, ours, peer, None if peer is None else ours / peer, unit)
+
+
+def run_benchmarks(progress: Progress) -> list[BenchRow]:
+    """All benchmarks, some 20 seconds."""
+    suites: tuple[Callable[[], list[BenchRow]], ...] = (_command_line, _resnet50, _engines)
+    rows = []
+    for done, suite in enumerate(suites, start=1):
+        rows += suite()
+        progress("bench", done, len(suites))
+    return rows
+
+
+def _cpu_seconds(work: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def _command_line() -> list[BenchRow]:
+    """Wall-clock seconds of `nestling --help` and of a cold ResNet-50 run, each in a fresh process."""
+    program = [sys.executable, "-c", "from nestling.analysis.cli import main; main()"]
+    resnet = [*program, "run", "resnet50", "--levels", ",".join(map(str, _DENSITIES)), "-a", _DESIGN, "--json"]
+    rows = []
+    for name, command, bar, repeats in (
+        ("nestling --help, cold", [*program, "--help"], 0.3, 5),
+        ("ResNet-50 x 3 levels, one design, cold process", resnet, 5.0, 3),
+    ):
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            times.append(time.perf_counter() - start)
+        rows.append(_row(name, statistics.median(times), "s wall", peer=bar))
+    return rows
+
+
+def _resnet50() -> list[BenchRow]:
+    network, design = load_model("resnet50"), load_design(_DESIGN)
+    nested = with_synthetic_levels(network, _DENSITIES)
+    trace = lower(nested)
+    simulate(trace, design)
+
+    def everything() -> object:
+        return simulate(lower(with_synthetic_levels(network, _DENSITIES)), design)
+
+    return [
+        _row("ResNet-50 masks, 3 levels", _cpu_seconds(lambda: with_synthetic_levels(network, _DENSITIES), 5), "CPU s"),
+        _row("ResNet-50 lowering, 11 formats", _cpu_seconds(lambda: lower(nested), 5), "CPU s"),
+        _row("ResNet-50 simulation, 3 levels", _cpu_seconds(lambda: simulate(trace, design), 5), "CPU s"),
+        _row("ResNet-50 masks + lowering + simulation, warm", _cpu_seconds(everything, 5), "CPU s", peer=1.0),
+    ]
+
+
+def _engines() -> list[BenchRow]:
+    """Tiles per CPU second of both engines on the tiles of a ResNet-50 layer."""
+    design = load_design(_DESIGN)
+    trace = lower(with_synthetic_levels(load_model("resnet50"), _DENSITIES))
+    layer = next(x for x in trace.layers if x.layer.name == "layer2.0.conv1")
+    plan: LayerPlan = next(iter(ARRAYS[design.array.kind].plans(layer, [1], design)))
+    dram = flat_timing(design.dram, design.point().clock_hz)
+    copies = max(1, 3_000_000 // len(plan.tiles))
+    fast = _cpu_seconds(lambda: [run_recurrence(plan.tiles, plan.timing, dram) for _ in range(copies)], 5)
+    slow = _cpu_seconds(lambda: run_simpy(plan.tiles, plan.timing, dram), 3)
+    tiles = len(plan.tiles)
+    same = np.array_equal(
+        run_recurrence(plan.tiles, plan.timing, dram).stored, run_simpy(plan.tiles, plan.timing, dram).stored
+    )
+    if not same:
+        raise RuntimeError("the two engines disagree")
+    return [
+        _row("tile pipeline, recurrence", tiles * copies / fast, "tiles/CPU s", peer=20e6),
+        _row("tile pipeline, SimPy", tiles / slow, "tiles/CPU s", peer=30e3),
+    ]

@@ -1,0 +1,244 @@
+"""The command line. Progress and logs go to stderr, results to stdout; exit 0 ok, 1 check missed, 2 bad input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ..accel.design import Design
+
+app = typer.Typer(
+    name="nestling",
+    help="Joules, milliseconds and measured accuracy of nested sparse neural networks, per sparsity level.\n\n"
+    "Start with `nestling run`: the bundled trained network on two accelerators, executed on its test images.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="`fashion` (bundled, trained), a built-in table such as `resnet50`, a .csv or .safetensors file."
+    ),
+]
+Accelerators = Annotated[
+    list[str] | None,
+    typer.Option("--accel", "-a", help="Design name or .yaml file; repeat for several. Default: all built-in designs."),
+]
+Densities = Annotated[
+    str | None,
+    typer.Option("--levels", "-l", help="Densities of synthetic levels, densest first, such as 0.5,0.25,0.13."),
+]
+Only = Annotated[
+    list[int] | None, typer.Option("--level", help="Run only this level (0 = densest); repeat for several.")
+]
+Point = Annotated[str | None, typer.Option("--point", help="Operating point of the design; default: the fastest.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.html, result.json and tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of synthetic patterns.", min=0)]
+Engines = Literal["recurrence", "simpy"]
+Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images` (uint8) and `labels` (uint8).")]
+
+
+@app.command()
+def run(
+    model: Model = "fashion",
+    accel: Accelerators = None,
+    levels: Densities = None,
+    level: Only = None,
+    point: Point = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Layer whose timeline is drawn.")] = None,
+    images: Images = None,
+    out: Out = None,
+    engine: Annotated[Engines, typer.Option("--engine", help="Compiled recurrence or SimPy processes.")] = "recurrence",
+    repeats: Annotated[int, typer.Option("--repeats", help="Repeats of the CPU latency measurement.", min=1)] = 50,
+    execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")] = True,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Lower, simulate, execute and report: the main job.
+
+    Examples: `nestling run` · `nestling run resnet50 --levels 0.5,0.25,0.13` · `nestling run my.safetensors --images
+    test.npz -a my.yaml -o results`
+    """
+    from .output import print_json, progress_bars, show_study, write_study
+    from .run import RunOptions, available_threads, make_study
+    from .sources import load_workload
+
+    designs = _designs(accel)
+    workload = load_workload(model, densities=_densities(levels), images=images, seed=seed)
+    options = RunOptions(
+        point=point, levels=level, layer=layer, engine=engine, execute=execute, repeats=repeats,
+        threads=available_threads(), seed=seed,
+    )  # fmt: skip
+    with progress_bars() as progress:
+        study = make_study(workload, designs, options=options, command=_command(), progress=progress)
+    if out is not None:
+        write_study(study, out)
+    if json:
+        print_json(study)
+    else:
+        show_study(study, out)
+
+
+@app.command()
+def lower(
+    model: Model = "fashion",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Trace file to write.")] = Path("trace.parquet"),
+    levels: Densities = None,
+    seed: Seed = 0,
+    weight_bits: Annotated[int, typer.Option(help="Bits of a stored weight.", min=1, max=16)] = 8,
+    activation_bits: Annotated[int, typer.Option(help="Bits of a stored activation.", min=1, max=16)] = 8,
+) -> None:
+    """Lower a network to a trace file: per layer dimensions, masks of all levels and exact bytes per storage format.
+
+    The file is Parquet: `pandas.read_parquet("trace.parquet")` opens it.
+    """
+    from ..traces.lowering import lower as lower_network
+    from ..traces.trace_file import write_trace
+    from .output import note, progress_bars
+    from .run import counted
+    from .sources import load_workload
+
+    workload = load_workload(model, densities=_densities(levels), seed=seed)
+    with progress_bars() as progress:
+        step = counted(progress, "lower", len(workload.network.layers))
+        trace = lower_network(workload.network, weight_bits=weight_bits, activation_bits=activation_bits, progress=step)
+    write_trace(out, trace)
+    note(f"{out}: {len(trace.layers)} layers, {trace.levels} levels, {out.stat().st_size / 1024:.0f} KiB")
+
+
+@app.command()
+def simulate(
+    trace: Annotated[Path, typer.Argument(help="Trace file written by `nestling lower`.")],
+    accel: Accelerators = None,
+    level: Only = None,
+    point: Point = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Simulate a trace file on accelerators, without executing anything."""
+    from ..traces.trace_file import read_trace
+    from .output import print_json, progress_bars, show_study, write_study
+    from .run import RunOptions, study_of_trace
+
+    loaded = read_trace(trace)
+    with progress_bars() as progress:
+        options = RunOptions(point=point, levels=level)
+        study = study_of_trace(loaded, _designs(accel), options=options, command=_command(), progress=progress)
+    if out is not None:
+        write_study(study, out)
+    if json:
+        print_json(study)
+    else:
+        show_study(study, out)
+
+
+@app.command()
+def execute(
+    model: Model = "fashion",
+    level: Only = None,
+    images: Images = None,
+    repeats: Annotated[int, typer.Option("--repeats", help="Repeats of the latency measurement.", min=1)] = 50,
+    json: Json = False,
+) -> None:
+    """Run a trained network on the CPU at every level: accuracy, latency, exact MAC counts."""
+    from .output import print_executions, progress_bars
+    from .run import RunOptions, available_threads, execute_workload
+    from .sources import load_workload
+
+    workload = load_workload(model, images=images)
+    options = RunOptions(levels=level, repeats=repeats, threads=available_threads())
+    with progress_bars() as progress:
+        executions = execute_workload(workload, options, progress)[1]
+    print_executions(workload.network, executions, as_json=json)
+
+
+@app.command()
+def models(json: Json = False) -> None:
+    """List the built-in networks with parameters, multiply-accumulates and source."""
+    from .output import print_models
+
+    print_models(as_json=json)
+
+
+@app.command()
+def accels(
+    name: Annotated[str | None, typer.Argument(help="Print this design file, to copy and edit.")] = None,
+    json: Json = False,
+) -> None:
+    """List the built-in accelerator designs, or print one."""
+    from .output import print_accels, print_design_file
+
+    if name is None:
+        print_accels(as_json=json)
+    else:
+        print_design_file(name)
+
+
+@app.command()
+def bench(json: Json = False) -> None:
+    """Measure nestling's own speed on this machine (CPU seconds; medians)."""
+    from .bench import run_benchmarks
+    from .output import print_bench, progress_bars
+
+    with progress_bars() as progress:
+        rows = run_benchmarks(progress)
+    print_bench(rows, as_json=json)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the weights and the training record.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Folder with the four Fashion-MNIST .gz files.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Also train one separate model per density.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation, order and augmentation.", min=0)] = 0,
+) -> None:
+    """Train the bundled nested network again on Fashion-MNIST (needs the extra: pip install 'nestling[train]')."""
+    from .train_command import train_bundled
+
+    train_bundled(out=out, data=data, baselines=baselines, seed=seed)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, processor, threads, compiled-kernel cache, bundled data."""
+    from .doctor import print_doctor
+
+    raise typer.Exit(0 if print_doctor() else 1)
+
+
+def _designs(names: list[str] | None) -> list[Design]:
+    from ..accel.design import DESIGNS, load_design
+
+    return [load_design(name) for name in names or DESIGNS]
+
+
+def _densities(text: str | None) -> list[float] | None:
+    from .run import parse_densities
+
+    return None if text is None else parse_densities(text)
+
+
+def _command() -> str:
+    return " ".join(["nestling", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Entry point: a user's mistake becomes one line per problem and exit status 2."""
+    from ..workloads.errors import InputError
+
+    try:
+        app()
+    except InputError as error:
+        for problem in error.problems:
+            typer.echo(f"nestling: {problem}", err=True)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None

@@ -1,0 +1,185 @@
+"""What the command line prints and writes. Results on stdout, progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..workloads.errors import InputError
+from ..workloads.network import Network
+from .run import Progress as ProgressCallback
+from .study import LevelExecution, Study
+
+if TYPE_CHECKING:
+    from .bench import BenchRow
+
+_errors = Console(stderr=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressCallback]:
+    """A callback that draws one bar per stage on stderr; silent where stderr is not a terminal."""
+    columns = (TextColumn("{task.description:<26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total or None)
+            bars.update(tasks[stage], completed=done)
+
+        yield report
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    _errors.print(text, highlight=False, soft_wrap=True)
+
+
+def show_study(study: Study, folder: Path | None) -> None:
+    """Tables per design, every warning, and where the report lies."""
+    from .tables import terminal_table
+
+    console = Console()
+    for table in terminal_table(study):
+        console.print(table)
+    for result in study.results:
+        for warning in result.warnings:
+            console.print(f"[yellow]![/yellow] {result.design.name}: {warning}", highlight=False)
+    if folder is not None:
+        note(f"report: {folder / 'report.html'}   data: {folder / 'result.json'}, layers.parquet, trace.parquet")
+    else:
+        note("add --out FOLDER for the HTML report, JSON and Parquet")
+
+
+def write_study(study: Study, folder: Path) -> None:
+    """Write report.html, result.json, layers.parquet and trace.parquet; all or nothing appears under its final name."""
+    from ..traces.trace_file import write_trace
+    from .report import write_report
+    from .tables import tidy, to_json
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder}: is a file; a folder is needed")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+            draft = Path(temporary)
+            write_report(study, draft / "report.html")
+            (draft / "result.json").write_text(_dump(to_json(study)) + "\n", encoding="utf-8")
+            tidy(study).to_parquet(draft / "layers.parquet", index=False)
+            write_trace(draft / "trace.parquet", study.trace)
+            for file in sorted(draft.iterdir()):
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from None
+
+
+def _dump(data: Any) -> str:
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False)
+
+
+def print_json(study: Study) -> None:
+    from .tables import to_json
+
+    _print_object(to_json(study))
+
+
+def _print_object(data: Any) -> None:
+    Console(soft_wrap=True, markup=False, highlight=False).print(_dump(data))
+
+
+def print_executions(network: Network, executions: Sequence[LevelExecution], *, as_json: bool) -> None:
+    """Accuracy, latency and MACs of every executed level."""
+    if as_json:
+        levels = [vars(execution) for execution in executions]
+        _print_object({"network": network.name, "levels": levels})
+        return
+    table = Table(title=f"{network.name} on this CPU, batch 1, one thread")
+    for heading in ("level", "density", "MACs", "accuracy", "images", "latency median", "p10-p90", "max error"):
+        table.add_column(heading, justify="right")
+    for e in executions:
+        accuracy = "not measured" if e.accuracy is None else f"{e.accuracy:.2%}"
+        spread = f"{_ms(e.latency_p10_s)}-{_ms(e.latency_p90_s)} ms"
+        table.add_row(
+            str(e.level), f"{network.densities[e.level]:.1%}", f"{e.macs:,}", accuracy, str(e.images),
+            f"{_ms(e.latency_median_s)} ms", spread, "-" if e.max_error is None else f"{e.max_error:.1e}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.3f}"
+
+
+def print_models(*, as_json: bool) -> None:
+    """Every built-in network with its totals."""
+    from ..workloads.bundled import fashion_layers
+    from ..workloads.tables import load_model, model_names
+    from .sources import BUNDLED
+
+    bundled = Network(BUNDLED, fashion_layers(), source="bundled, trained at four nested levels on Fashion-MNIST")
+    networks = [bundled, *(load_model(name) for name in model_names())]
+    rows = [{"name": n.name, "params": n.params, "macs": n.macs, "source": n.source} for n in networks]
+    if as_json:
+        _print_object({"models": rows})
+        return
+    table = Table(title="built-in networks (batch 1)")
+    table.add_column("name")
+    table.add_column("parameters", justify="right")
+    table.add_column("MACs", justify="right")
+    table.add_column("source")
+    for n in networks:
+        table.add_row(n.name, f"{n.params:,}", f"{n.macs:,}", n.source)
+    Console().print(table)
+
+
+def print_accels(*, as_json: bool) -> None:
+    """Every built-in design with its size and operating points."""
+    from ..accel.design import DESIGNS, load_design
+
+    designs = [load_design(name) for name in DESIGNS]
+    if as_json:
+        _print_object({"accels": [design.model_dump(mode="json") for design in designs]})
+        return
+    table = Table(title="built-in designs; `nestling accels NAME` prints the file")
+    for heading in ("name", "description", "operating points", "unverified"):
+        table.add_column(heading)
+    for design in designs:
+        points = ", ".join(f"{p.name} {p.clock_hz / 1e6:g} MHz {p.voltage_v:g} V" for p in design.operating_points)
+        table.add_row(design.name, design.description, points, str(len(design.unverified())))
+    Console().print(table)
+
+
+def print_design_file(name: str) -> None:
+    """The text of a built-in design file."""
+    from ..accel.design import DESIGN_FOLDER, DESIGNS
+    from ..workloads.errors import unknown_name
+
+    if name not in DESIGNS:
+        raise unknown_name("accelerator", name, DESIGNS)
+    text = (DESIGN_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    Console(soft_wrap=True, markup=False, highlight=False).print(text, end="")
+
+
+def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
+    """Benchmark rows: ours, the peer or bar, their ratio."""
+    if as_json:
+        _print_object({"rows": [vars(row) for row in rows]})
+        return
+    table = Table(title="nestling bench: CPU seconds, medians; ratio = ours / peer")
+    table.add_column("name")
+    for heading in ("ours", "peer", "ratio"):
+        table.add_column(heading, justify="right")
+    table.add_column("unit")
+    for row in rows:
+        peer, ratio = ("-", "-") if row.peer is None else (f"{row.peer:,.3g}", f"{row.ratio:.2f}")
+        table.add_row(row.name, f"{row.ours:,.3g}", peer, ratio, row.unit)
+    Console().print(table)

@@ -1,0 +1,200 @@
+"""The main job: lower, simulate, execute, and put it all into one study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+import numpy as np
+
+from ..accel.design import Design
+from ..sim.simulate import ConservationError, Engine, simulate
+from ..traces.lowering import lower
+from ..traces.trace import Activations, Trace
+from ..workloads.errors import InputError
+from .sources import Workload
+from .study import LevelExecution, Study
+
+#: Called with (stage, done, total); total 0 = unknown.
+Progress = Callable[[str, int, int], None]
+#: Images whose activations are captured for the trace, and images checked against the dense reference.
+CAPTURE_IMAGES = 200
+CHECK_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a study is made. ``levels``: level numbers to run (all by default); ``repeats``: CPU latency repeats."""
+
+    point: str | None = None
+    levels: Sequence[int] | None = None
+    layer: str | None = None
+    engine: Engine = "recurrence"
+    execute: bool = True
+    repeats: int = 50
+    threads: int = 1
+    seed: int = 0
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress for callers that show none."""
+
+
+def make_study(
+    workload: Workload,
+    designs: Sequence[Design],
+    *,
+    options: RunOptions | None = None,
+    command: str = "",
+    progress: Progress = silent,
+) -> Study:
+    """Simulate ``workload`` on every design and, if it has values and images, run it on the CPU at every level.
+
+    Raises
+    ------
+    InputError
+        for levels, points or layers that do not exist.
+    ConservationError
+        if the executor's MAC count differs from the trace's.
+    """
+    options = options or RunOptions()
+    activations: dict[str, Activations] = {}
+    executions: list[LevelExecution] = []
+    if workload.executable and options.execute:
+        activations, executions = execute_workload(workload, options, progress)
+    step = counted(progress, "lower", len(workload.network.layers))
+    trace = lower(workload.network, activations=activations, progress=step)
+    for execution in executions:
+        if execution.macs != trace.macs(execution.level):
+            raise ConservationError(
+                f"level {execution.level}: executor counts {execution.macs} MACs, trace {trace.macs(execution.level)}"
+            )
+    study = study_of_trace(trace, designs, options=options, command=command, progress=progress)
+    return replace(study, params=workload.network.params, executions=executions)
+
+
+def study_of_trace(
+    trace: Trace,
+    designs: Sequence[Design],
+    *,
+    options: RunOptions,
+    command: str = "",
+    progress: Progress = silent,
+) -> Study:
+    """Simulate a trace on every design; nothing is executed. Parameters as stored weights and biases of the trace."""
+    results = [
+        simulate(
+            trace,
+            design,
+            point=options.point,
+            levels=options.levels,
+            engine=options.engine,
+            timeline_layer=options.layer,
+            progress=counted(progress, f"simulate {design.name}", len(trace.layers)),
+        )
+        for design in designs
+    ]
+    return Study(
+        network=trace.network,
+        source=trace.source,
+        params=sum(layer.weights for layer in trace.layers if layer.layer.has_weights),
+        results=results,
+        executions=(),
+        storage=storage_table(trace),
+        trace=trace,
+        command=command,
+        version=version("nestling"),
+        seed=options.seed,
+    )
+
+
+def storage_table(trace: Trace) -> dict[str, list[int]]:
+    """Bytes of all weights and biases per format and level."""
+    formats = trace.layers[0].storage if trace.layers else {}
+    return {name: [trace.weight_bytes(name, level) for level in range(trace.levels)] for name in formats}
+
+
+def counted(progress: Progress, stage: str, total: int) -> Callable[[str], None]:
+    """A per-item callback that reports (stage, items so far, total)."""
+    done = 0
+
+    def step(_: str) -> None:
+        nonlocal done
+        done += 1
+        progress(stage, done, total)
+
+    return step
+
+
+def execute_workload(
+    workload: Workload, options: RunOptions, progress: Progress
+) -> tuple[dict[str, Activations], list[LevelExecution]]:
+    """Run the network on the CPU: activation statistics of the densest level, and what each level measured.
+
+    Raises
+    ------
+    InputError
+        if the network has no values or there are no images.
+    ConservationError
+        if an output differs from the dense reference by more than the executor's tolerance.
+    """
+    if not workload.executable:
+        raise InputError(f"'{workload.network.name}' cannot be executed: it needs weight values and images (--images)")
+    from ..sim.executor.executor import Executor
+
+    images, labels = workload.images, workload.labels
+    assert images is not None
+    assert labels is not None
+    executor = Executor(workload.network, threads=options.threads)
+    levels = range(workload.network.levels) if options.levels is None else options.levels
+    executions = []
+    for level in levels:
+        stage = f"execute level {level}"
+        accuracy = executor.accuracy(images, labels, level, progress=lambda d, t, s=stage: progress(s, d, t))
+        check = executor.check(images[:CHECK_IMAGES], level)
+        if not check.passed:
+            raise ConservationError(
+                f"level {level}: executor differs from the dense reference by {check.error:.2e}, allowed "
+                f"{check.tolerance:.0e}"
+            )
+        latency = executor.measure(images[:CAPTURE_IMAGES], level, repeats=options.repeats)
+        executions.append(
+            LevelExecution(
+                level=level,
+                accuracy=accuracy,
+                images=len(images),
+                macs=sum(executor.macs(level).values()),
+                latency_median_s=latency.median_s,
+                latency_p10_s=latency.p10_s,
+                latency_p90_s=latency.p90_s,
+                max_error=check.error,
+            )
+        )
+    captured = executor.capture(images[:CAPTURE_IMAGES], 0)
+    activations = {
+        name: Activations(
+            density=counts.density, images=min(CAPTURE_IMAGES, len(images)), tap_nonzeros=counts.tap_nonzeros
+        )
+        for name, counts in captured.items()
+    }
+    return activations, executions
+
+
+def available_threads() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parse_densities(text: str) -> list[float]:
+    """``"0.5,0.25,0.13"`` -> [0.5, 0.25, 0.13]; InputError names the part that is not a number."""
+    densities = []
+    for part in text.split(","):
+        try:
+            densities.append(float(part))
+        except ValueError:
+            raise InputError(f"--levels: '{part}' is not a number; an example is --levels 0.5,0.25,0.13") from None
+    if not np.isfinite(densities).all():
+        raise InputError(f"--levels: '{text}' contains a value that is not finite")
+    return densities
