@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Union
@@ -120,6 +121,8 @@ class Design(Strict):
         names = [point.name for point in self.operating_points]
         if len(set(names)) < len(names):
             raise ValueError(f"operating points must have different names, found {', '.join(names)}")
+        if self.nominal_voltage_v.value <= 0 or self.dram.bandwidth_bytes_per_s.value <= 0:
+            raise ValueError("nominal_voltage_v and dram.bandwidth_bytes_per_s must be greater than 0")
         missing = [name for name in ARRAYS[self.array.kind].memories if name not in self.memories]
         if missing:
             raise ValueError(f"array kind '{self.array.kind}' needs memories.{', memories.'.join(missing)}")
@@ -168,6 +171,6 @@ def load_design(name_or_path: str | Path) -> Design:
     text = str(name_or_path)
     if text in DESIGNS:
         return load_validated(DESIGN_FOLDER / f"{text}.yaml", Design)
-    if text.endswith((".yaml", ".yml")) or Path(text).exists():
+    if text.endswith((".yaml", ".yml")) or os.path.exists(text):  # noqa: PTH110 - Path.exists fails on long names
         return load_validated(Path(text), Design)
     raise InputError(f"{unknown_name('accelerator', text, DESIGNS)}, or a path to a .yaml design file")

@@ -79,7 +79,7 @@ def _row_options(nest: Nest, capacity: int) -> list[_Option]:
     options = [
         _Option(rows, ceil_div(nest.row_blocks, rows), total)
         for rows in _powers(nest.row_blocks)
-        if _copies(rows, nest.row_blocks) * np.add.reduceat(blocks, range(0, nest.row_blocks, rows), axis=1).max()
+        if _copies(nest, rows, nest.row_blocks) * np.add.reduceat(blocks, range(0, nest.row_blocks, rows), axis=1).max()
         <= capacity
     ]
     return options or [_Option(0, nest.row_blocks, total)]
@@ -90,15 +90,15 @@ def _column_options(nest: Nest, capacity: int) -> list[_Option]:
     for columns in _powers(nest.column_blocks):
         fetched = nest.input_bytes(columns)
         held = np.add.reduceat(fetched, range(0, nest.column_blocks, columns)).max()
-        if _copies(columns, nest.column_blocks) * held <= capacity:
+        if _copies(nest, columns, nest.column_blocks) * held <= capacity:
             supertiles = ceil_div(nest.column_blocks, columns)
             options.append(_Option(columns, supertiles, int(fetched.sum()) * nest.gemm.b))
     return options or [_Option(0, nest.column_blocks, int(nest.input_bytes(1).sum()) * nest.gemm.b)]
 
 
-def _copies(run: int, blocks: int) -> int:
-    """A run is double-buffered unless it is everything there is."""
-    return 1 if run == blocks else 2
+def _copies(nest: Nest, run: int, blocks: int) -> int:
+    """A run is double-buffered unless it is everything there is: the next group's operands arrive early, too."""
+    return 1 if run == blocks and nest.gemm.b == 1 else 2
 
 
 def _powers(blocks: int) -> list[int]:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..workloads.errors import InputError
 
@@ -54,6 +55,19 @@ def sram_cost(size_bytes: int, width_bits: int, node_nm: float) -> SramCost:
         outside the sweep: nothing is extrapolated.
     """
     table = _table()
+    measured = table.get((node_nm, width_bits), {}).get(size_bytes)
+    read, write, leakage = measured if measured is not None else _interpolated(size_bytes, width_bits, node_nm)
+    width_bytes = width_bits / 8
+    return SramCost(
+        read_pj_per_byte=float(read / width_bytes),
+        write_pj_per_byte=float(min(write, WRITE_CAP * read) / width_bytes),
+        leakage_w=float(leakage * 1e-3),
+    )
+
+
+def _interpolated(size_bytes: int, width_bits: int, node_nm: float) -> NDArray[np.float64]:
+    """(read pJ, write pJ, leakage mW) per access between the rows of the sweep."""
+    table = _table()
     nodes = sorted({node for node, _ in table})
     corners = []
     for node, node_share in _neighbours(nodes, node_nm, "technology node", "nm"):
@@ -62,13 +76,7 @@ def sram_cost(size_bytes: int, width_bits: int, node_nm: float) -> SramCost:
             sizes = table[node, int(width)]
             for size, size_share in _neighbours(sorted(sizes), size_bytes, "SRAM size", "bytes"):
                 corners.append((node_share * width_share * size_share, np.log(sizes[int(size)])))
-    read, write, leakage = np.exp(sum((share * costs for share, costs in corners), np.zeros(3)))
-    width_bytes = width_bits / 8
-    return SramCost(
-        read_pj_per_byte=float(read / width_bytes),
-        write_pj_per_byte=float(min(write, WRITE_CAP * read) / width_bytes),
-        leakage_w=float(leakage * 1e-3),
-    )
+    return np.asarray(np.exp(sum((share * costs for share, costs in corners), np.zeros(3))))
 
 
 def _neighbours(grid: list[float] | list[int], value: float, what: str, unit: str) -> list[tuple[float, float]]:

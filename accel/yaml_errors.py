@@ -27,6 +27,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Place = tuple[str | int, ...]
 
 _SHOWN_CHARACTERS = 60
+_MOST_ENTRIES = 10_000
 
 
 def load_validated(path: Path | str, model: type[ModelT]) -> ModelT:
@@ -51,6 +52,7 @@ def load_validated(path: Path | str, model: type[ModelT]) -> ModelT:
 def parse_validated(text: str, model: type[ModelT], *, name: str) -> ModelT:
     """Validate YAML text as :func:`load_validated` does a file; ``name`` stands for the file in messages."""
     root, values = _parse(text, name)
+    _check_size(root, name)
     lines = dict(_lines(root, ()))
     found = [(line, f"{name}:{line}: {message}") for line, message in _duplicates(root, ())]
     result: ModelT | None = None
@@ -94,11 +96,24 @@ def _parse(text: str, name: str) -> tuple[Node, Any]:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
         raise InputError(f"{name}:{line}: not YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise InputError(f"{name}:1: nested too deeply") from None
     except (YAMLError, ValueError) as error:
         raise InputError(f"{name}:1: not YAML: {str(error).splitlines()[0]}") from None
     if root is None or not isinstance(root, MappingNode):
         raise InputError(f"{name}:1: expected keys with values, found {_show(values)}")
     return root, values
+
+
+def _check_size(root: Node, name: str) -> None:
+    """Refuse documents that aliases blow up: those that repeat others, and those that contain themselves."""
+    pending, entries = [root], 0
+    while pending:
+        children = [child for *_, child in _children(pending.pop())]
+        entries += len(children)
+        if entries > _MOST_ENTRIES:
+            raise InputError(f"{name}:1: more than {_MOST_ENTRIES} entries, aliases (*name) written out")
+        pending += children
 
 
 def _lines(node: Node, place: Place) -> Iterator[tuple[Place, int]]:

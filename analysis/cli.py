@@ -43,6 +43,7 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of synthetic patterns.", min=0)]
 Engines = Literal["recurrence", "simpy"]
+Density = Literal["actual", "uniform", "structured"]
 Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images` (uint8) and `labels` (uint8).")]
 
 
@@ -59,6 +60,9 @@ def run(
     engine: Annotated[Engines, typer.Option("--engine", help="Compiled recurrence or SimPy processes.")] = "recurrence",
     repeats: Annotated[int, typer.Option("--repeats", help="Repeats of the CPU latency measurement.", min=1)] = 50,
     execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")] = True,
+    density: Annotated[
+        Density, typer.Option("--density", help="Masks as they are, or as a density model has them.")
+    ] = "actual",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -75,7 +79,7 @@ def run(
     workload = load_workload(model, densities=_densities(levels), images=images, seed=seed)
     options = RunOptions(
         point=point, levels=level, layer=layer, engine=engine, execute=execute, repeats=repeats,
-        threads=available_threads(), seed=seed,
+        threads=available_threads(), density=density, seed=seed,
     )  # fmt: skip
     with progress_bars() as progress:
         study = make_study(workload, designs, options=options, command=_command(), progress=progress)
@@ -141,6 +145,32 @@ def simulate(
 
 
 @app.command()
+def explain(
+    layer: Annotated[str, typer.Argument(help="Layer to look at, such as layer3.0.conv2.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Network the layer belongs to.")] = "fashion",
+    accel: Accelerators = None,
+    levels: Densities = None,
+    level: Only = None,
+    point: Point = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """One layer under the microscope: work, traffic, stalls, and the error of statistical density models.
+
+    Example: `nestling explain layer3.0.conv2 --model resnet50 --levels 0.5,0.13`
+    """
+    from ..traces.lowering import lower as lower_network
+    from .explain import explain as explain_layer
+    from .output import print_explanations
+    from .sources import load_workload
+
+    workload = load_workload(model, densities=_densities(levels), seed=seed)
+    trace = lower_network(workload.network)
+    found = [explain_layer(trace, design, layer, point=point, levels=level, seed=seed) for design in _designs(accel)]
+    print_explanations(found, as_json=json)
+
+
+@app.command()
 def execute(
     model: Model = "fashion",
     level: Only = None,
@@ -191,6 +221,31 @@ def bench(json: Json = False) -> None:
     with progress_bars() as progress:
         rows = run_benchmarks(progress)
     print_bench(rows, as_json=json)
+
+
+@app.command()
+def validate(
+    suites: Annotated[list[str] | None, typer.Argument(help="Suites to run; all by default.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="Folder laid out like the bundled reference data.")
+    ] = None,
+    details: Annotated[bool, typer.Option("--details", help="Statistics per group and quantity.")] = False,
+    json: Json = False,
+) -> None:
+    """Recompute other tools' and chips' numbers row by row; exit 1 if a bar is missed."""
+    from .output import print_outcomes, progress_bars
+    from .validate import REFERENCE, SUITES, load_suite, run_suite
+
+    names = suites or list(SUITES)
+    for name in names:
+        load_suite(name)
+    outcomes = []
+    with progress_bars() as progress:
+        for done, name in enumerate(names, start=1):
+            outcomes.append(run_suite(name, reference or REFERENCE))
+            progress("validate", done, len(names))
+    print_outcomes(outcomes, as_json=json, details=details)
+    raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
 
 
 @app.command()

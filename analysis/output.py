@@ -20,6 +20,8 @@ from .study import LevelExecution, Study
 
 if TYPE_CHECKING:
     from .bench import BenchRow
+    from .explain import Explanation
+    from .validate import Outcome
 
 _errors = Console(stderr=True)
 
@@ -183,3 +185,96 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
         peer, ratio = ("-", "-") if row.peer is None else (f"{row.peer:,.3g}", f"{row.ratio:.2f}")
         table.add_row(row.name, f"{row.ours:,.3g}", peer, ratio, row.unit)
     Console().print(table)
+
+
+def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool, details: bool) -> None:
+    """One line per validation suite: rows, exact rows, errors, bar, pass or fail."""
+    if as_json:
+        _print_object({"suites": [outcome.to_json() for outcome in outcomes]})
+        return
+    table = Table(title="nestling validate: our numbers against the reference's")
+    table.add_column("suite")
+    for heading in ("rows", "exact", "mean", "p95", "max"):
+        table.add_column(heading, justify="right")
+    table.add_column("bar")
+    table.add_column("")
+    for outcome in outcomes:
+        s = outcome.summary
+        verdict = "[green]pass[/green]" if outcome.passed else "[red]FAIL[/red]"
+        errors = (_error(s.mean_error), _error(s.p95_error), _error(s.max_error))
+        table.add_row(
+            outcome.suite.name, str(s.rows), str(s.exact), *errors, "; ".join(map(str, outcome.suite.bars)), verdict
+        )
+    console = Console()
+    console.print(table)
+    for outcome in outcomes:
+        for text in outcome.missed:
+            console.print(f"[red]missed[/red] {outcome.suite.name}: {text}", highlight=False)
+        if details:
+            console.print(_groups_table(outcome))
+
+
+def _groups_table(outcome: Outcome) -> Table:
+    table = Table(title=f"{outcome.suite.name}: {outcome.suite.title}")
+    table.add_column("group")
+    table.add_column("quantity")
+    for heading in ("rows", "exact", "mean", "p95", "max"):
+        table.add_column(heading, justify="right")
+    for (group, quantity), s in outcome.by_group().items():
+        errors = (_error(s.mean_error), _error(s.p95_error), _error(s.max_error))
+        table.add_row(group, quantity, str(s.rows), str(s.exact), *errors)
+    return table
+
+
+def _error(fraction: float) -> str:
+    return "0" if fraction == 0 else f"{fraction:.2%}" if fraction >= 1e-4 else f"{fraction:.0e}"
+
+
+def print_explanations(explanations: Sequence[Explanation], *, as_json: bool) -> None:
+    """Per design: where a layer's work, bytes and cycles went, and what density models make of it."""
+    if as_json:
+        _print_object({"explanations": [explanation.to_json() for explanation in explanations]})
+        return
+    console = Console()
+    for explanation in explanations:
+        console.print(_work_table(explanation))
+        console.print(_models_table(explanation))
+
+
+def _work_table(explanation: Explanation) -> Table:
+    table = Table(title=f"{explanation.layer} on {explanation.design}")
+    table.add_column("per inference")
+    for result in explanation.results:
+        table.add_column(f"level {result.level}", justify="right")
+    rows = {
+        "effectual MACs": lambda r: f"{r.counts['mac_effectual']:,}",
+        "gated MACs": lambda r: f"{r.counts['mac_gated']:,}",
+        "skipped MACs": lambda r: f"{r.counts['mac_skipped']:,}",
+        "= dense MACs": lambda r: f"{r.counts['mac_dense']:,}",
+        "utilisation": lambda r: f"{r.utilisation:.1%}",
+        "cycles": lambda r: f"{r.cycles:,}",
+        "  compute": lambda r: f"{r.split.compute:,}",
+        "  DRAM stall": lambda r: f"{r.split.dram_stall:,}",
+        "  load stall": lambda r: f"{r.split.load_stall:,}",
+        "  output stall": lambda r: f"{r.split.output_stall:,}",
+        "  fill and drain": lambda r: f"{r.split.fill_drain:,}",
+        "DRAM read, bytes": lambda r: f"{r.counts['dram_read_bytes']:,}",
+        "  compulsory": lambda r: f"{r.compulsory_bytes:,}",
+        "DRAM written, bytes": lambda r: f"{r.counts['dram_write_bytes']:,}",
+        "energy": lambda r: f"{sum(r.energy_j.values()) * 1e6:,.3f} uJ",
+    }
+    for name, text in rows.items():
+        table.add_row(name, *(text(result) for result in explanation.results))
+    return table
+
+
+def _models_table(explanation: Explanation) -> Table:
+    table = Table(title="the same layer under density models (error against the actual masks)")
+    for heading in ("level", "model", "cycles", "error", "energy", "error"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for result, models in zip(explanation.results, explanation.models, strict=True):
+        for m in models:
+            errors = ("-", "-") if m.model == "actual" else (f"{m.cycles_error:+.2%}", f"{m.energy_error:+.2%}")
+            energy = f"{m.energy_j * 1e6:,.3f} uJ"
+            table.add_row(str(result.level), m.model, f"{m.cycles:,}", errors[0], energy, errors[1])
+    return table

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..accel.design import Design
 from ..sim.simulate import ConservationError, Engine, simulate
+from ..traces.density import with_density_model
 from ..traces.lowering import lower
 from ..traces.trace import Activations, Trace
 from ..workloads.errors import InputError
@@ -35,6 +36,7 @@ class RunOptions:
     execute: bool = True
     repeats: int = 50
     threads: int = 1
+    density: str = "actual"
     seed: int = 0
 
 
@@ -71,6 +73,7 @@ def make_study(
             raise ConservationError(
                 f"level {execution.level}: executor counts {execution.macs} MACs, trace {trace.macs(execution.level)}"
             )
+    trace = with_density_model(trace, options.density, seed=options.seed)
     study = study_of_trace(trace, designs, options=options, command=command, progress=progress)
     return replace(study, params=workload.network.params, executions=executions)
 

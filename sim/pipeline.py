@@ -26,9 +26,13 @@ from numpy.typing import NDArray
 
 from ..accel.design import FlatDram
 from ..accel.tiles import ArrayTiming, TileTable
+from ..workloads.errors import InputError
 from .pipeline_kernel import pipeline
 
 Int64Array = NDArray[np.int64]
+#: Slower or later than this is a mistake of units; it keeps cycle counts far below 2^63.
+SLOWEST_CYCLES_PER_BYTE = 10_000
+LONGEST_LATENCY_CYCLES = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,32 @@ class DramTiming:
     cycles_den: int
     latency: int
 
+    def __post_init__(self) -> None:
+        if self.cycles_num < 1 or self.cycles_den < 1 or self.latency < 0:
+            raise ValueError(f"a DRAM transfer takes time and cannot end before it starts: {self}")
+
     def transfer_cycles(self, size: Int64Array) -> Int64Array:
         """Channel cycles of each transfer, rounded up; 0 for no bytes."""
         return np.asarray(-(-size * self.cycles_num // self.cycles_den), dtype=np.int64)
 
 
 def flat_timing(dram: FlatDram, clock_hz: float) -> DramTiming:
-    """The flat DRAM seen from an accelerator clock: a ratio of integers below 10^6, so products stay within 64 bits."""
-    ratio = Fraction(clock_hz / dram.bandwidth_bytes_per_s.value).limit_denominator(1_000_000)
-    latency = int(np.ceil(dram.latency_s.value * clock_hz))
+    """The flat DRAM seen from an accelerator clock, as a ratio of small integers: products stay within 64 bits.
+
+    Raises
+    ------
+    InputError
+        for a DRAM slower than 10^4 cycles per byte or with a latency above 10^9 cycles: such a file mixes up units.
+    """
+    bandwidth, latency_s = dram.bandwidth_bytes_per_s.value, dram.latency_s.value
+    if clock_hz > SLOWEST_CYCLES_PER_BYTE * bandwidth or latency_s * clock_hz > LONGEST_LATENCY_CYCLES:
+        raise InputError(
+            f"a DRAM of {bandwidth:g} bytes/s and {latency_s:g} s latency cannot serve a clock of {clock_hz:g} Hz: allowed "
+            f"are {SLOWEST_CYCLES_PER_BYTE} cycles per byte and {LONGEST_LATENCY_CYCLES} cycles of latency"
+        )
+    # However wide the channel, a transfer takes a cycle: the smallest ratio is one cycle for the largest transfer.
+    ratio = max(Fraction(clock_hz / bandwidth).limit_denominator(1_000_000), Fraction(1, 1_000_000))
+    latency = int(np.ceil(latency_s * clock_hz))
     return DramTiming(cycles_num=ratio.numerator, cycles_den=ratio.denominator, latency=latency)
 
 

@@ -12,7 +12,7 @@ from ..accel.design import Design, OperatingPoint
 from ..accel.energy import energy_by_component_j
 from ..accel.strict import ZeroHandling
 from ..traces.trace import LayerTrace, Trace
-from ..workloads.errors import InputError
+from ..workloads.errors import InputError, unknown_name
 from .pipeline import CycleSplit, DramTiming, TileEvents, flat_timing, run_recurrence, split_cycles
 from .pipeline_simpy import run_simpy
 from .results import LayerResult, LevelResult, Result, Timeline
@@ -50,7 +50,7 @@ def simulate(
     Raises
     ------
     InputError
-        for a level, operating point or layer that does not exist, or a layer too large for any tiling.
+        for a level, operating point, engine or layer that does not exist, or a layer too large for any tiling.
     ConservationError
         if a sum of parts is not its total.
     """
@@ -59,6 +59,10 @@ def simulate(
         raise InputError("no level to simulate")
     for level in chosen:
         trace.check_level(level)
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"levels {', '.join(map(str, chosen))}: a level is given twice")
+    if engine not in _ENGINES:
+        raise unknown_name("engine", engine, _ENGINES)
     operating_point = design.point(point)
     run = _Run(trace, design, operating_point, engine)
     by_level: dict[int, list[LayerResult]] = {level: [] for level in chosen}
@@ -73,8 +77,8 @@ def simulate(
         point=operating_point,
         levels=[run.level(level, by_level[level]) for level in chosen],
         trace_digest=trace.digest(),
-        timeline=_timeline(run, by_level[chosen[0]], timeline_layer),
-        warnings=_warnings(trace, design, by_level[chosen[0]]),
+        timeline=_timeline(run, by_level[min(chosen)], timeline_layer),
+        warnings=_warnings(trace, design, by_level[min(chosen)]),
     )
 
 
@@ -199,7 +203,7 @@ def _timeline(run: _Run, layers: Sequence[LayerResult], wanted: str | None) -> T
     if not names:
         return None
     if wanted is not None and wanted not in names:
-        raise InputError(f"layer '{wanted}' is not in the trace; it has {', '.join(names)}")
+        raise unknown_name("layer", wanted, names)
     name = wanted or max(layers, key=lambda x: x.cycles).layer
     trace = next(x for x in run.trace.layers if x.layer.name == name)
     level = layers[0].level

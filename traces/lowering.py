@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..workloads.errors import unknown_name
 from ..workloads.layers import DATA_OPS, Layer
 from ..workloads.network import Network
 from .formats import FORMATS, sizes_by_format
@@ -36,8 +37,16 @@ def lower(
         or half zero behind a ReLU, and say so.
     formats : storage formats to size (all by default).
     progress : called with each layer's name.
+
+    Raises
+    ------
+    InputError
+        for widths or formats that do not exist, or activations of a layer that the network does not have.
     """
     captured = activations or {}
+    unknown = sorted(set(captured) - {layer.name for layer in network.layers})
+    if unknown:
+        raise unknown_name("layer with activations", unknown[0], [layer.name for layer in network.layers])
     names = tuple(formats) if formats is not None else tuple(FORMATS)
     layers = []
     for layer in network.layers:

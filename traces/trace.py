@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..workloads.errors import InputError
 from ..workloads.layers import Layer
 
+MAX_ACTIVATION_BITS = 32
 #: What of a layer's shape hardware sees, besides the GEMM view.
 DIMENSIONS = ("C", "H", "W", "K", "P", "Q", "R", "S", "stride", "padding", "dilation", "groups", "repeat")
 
@@ -22,16 +23,20 @@ class Activations:
 
     Either captured from real inputs: ``tap_nonzeros[j]`` (int64, shape (b*k,)) counts, over ``images`` inputs and all m
     output positions, how often the operand of reduction index j is non-zero (padding counts as zero); or assumed:
-    ``tap_nonzeros`` is None and ``density`` is the stated fraction.
+    ``tap_nonzeros`` is None and ``density`` is the stated fraction. ``sample`` (optional): input codes of a few real images
+    for arrays whose cycles depend on values, shape (images, C, H, W), or (images, b, m, k) where no convolution reads them.
     """
 
     density: float
     images: int = 0
     tap_nonzeros: NDArray[np.int64] | None = None
+    sample: NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.density <= 1.0:
             raise InputError(f"activation density {self.density} is outside 0..1")
+        if self.tap_nonzeros is not None and self.images < 1:
+            raise InputError(f"activation zeros captured from {self.images} images; at least 1 is needed")
 
     @property
     def measured(self) -> bool:
@@ -68,6 +73,19 @@ class LayerTrace:
         for name, size in self.storage.items():
             if size.shape != (self.levels,) or (size < 0).any():
                 raise InputError(f"layer '{self.layer.name}': storage '{name}' is not one size per level")
+        if not 1 <= self.activation_bits <= MAX_ACTIVATION_BITS:
+            raise InputError(f"activation_bits = {self.activation_bits}; allowed are 1 to {MAX_ACTIVATION_BITS}")
+        self._check_taps()
+
+    def _check_taps(self) -> None:
+        taps, gemm = self.activations.tap_nonzeros, self.layer.gemm
+        if taps is None or gemm is None:
+            return
+        most = self.activations.images * gemm.m
+        if taps.shape != (gemm.b * gemm.k,) or taps.min(initial=0) < 0 or taps.max(initial=0) > most:
+            raise InputError(
+                f"layer '{self.layer.name}': captured activations must be {gemm.b * gemm.k} counts of 0 to {most}"
+            )
 
     @property
     def weights(self) -> int:
@@ -139,7 +157,7 @@ class Trace:
             dimensions += [getattr(layer.layer, name) for name in DIMENSIONS]
             facts = (layer.weight_bits, layer.activation_bits, layer.bias_bytes, layer.nonzeros.tolist())
             sha.update(repr((dimensions, facts, layer.activations.density, layer.activations.images)).encode())
-            for part in (layer.keep, layer.activations.tap_nonzeros):
+            for part in (layer.keep, layer.activations.tap_nonzeros, layer.activations.sample):
                 if part is not None:
                     sha.update(np.ascontiguousarray(part).data)
         return sha.hexdigest()

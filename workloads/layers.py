@@ -103,9 +103,15 @@ class Layer:
             out.append(f"padding = {self.padding}, must not be negative")
         if not out and self.op in CONV_OPS:
             out += self._conv_problems()
-        if not out and self.op in (STATIC_OPS | DYNAMIC_OPS) - CONV_OPS and self.gemm is None:
-            out.append(f"operator '{self.op}' needs its GEMM view (b, m, n, k)")
+        elif self.op not in DATA_OPS | CONV_OPS:
+            out += self._gemm_problems()
         return out
+
+    def _gemm_problems(self) -> list[str]:
+        if self.gemm is None:
+            return [f"operator '{self.op}' needs its GEMM view (b, m, n, k)"]
+        sizes = {axis: getattr(self.gemm, axis) for axis in "bmnk"}
+        return [f"gemm {axis} = {size}, must be at least 1" for axis, size in sizes.items() if size < 1]
 
     def _conv_problems(self) -> list[str]:
         out = []
@@ -183,6 +189,8 @@ def conv(
     relu_in: bool = False,
 ) -> Layer:
     """A convolution layer with its output size filled in; square where W or S are left out."""
+    if stride < 1 or groups < 1:
+        raise InputError(f"layer '{name}': stride = {stride} and groups = {groups} must be at least 1")
     W, S = W or H, S or R
     P = output_size(H, kernel=R, stride=stride, padding=padding)
     Q = output_size(W, kernel=S, stride=stride, padding=padding)

@@ -106,6 +106,10 @@ def from_masks(
         raise InputError(f"{name}: no level given")
     keep = np.zeros(values.shape, dtype=np.uint8)
     for level, mask in enumerate(masks):
+        if mask.shape != values.shape or mask.dtype != np.bool_:
+            raise InputError(
+                f"{name}: the mask of level {level} is {mask.dtype}{mask.shape}, must be bool{values.shape}"
+            )
         outside = mask & (keep != level)
         if level and outside.any():
             first = tuple(int(i) for i in np.argwhere(outside)[0])
@@ -126,6 +130,8 @@ def from_ranking(
     ``densities`` must not increase from level to level and must lie in [0, 1].
     """
     check_densities(densities)
+    if scores.shape != values.shape or np.isnan(scores).any():
+        raise InputError(f"{name}: scores of shape {scores.shape} must be numbers of shape {values.shape}")
     order = np.argsort(-scores.reshape(-1), kind="stable")
     keep = np.zeros(values.size, dtype=np.uint8)
     for density in densities:

@@ -77,8 +77,9 @@ class Network:
     def _bias_problems(self, by_name: Mapping[str, Layer]) -> list[str]:
         problems = []
         for name, bias in self.biases.items():
-            expected = (self.levels, by_name[name].K) if name in by_name else None
-            if bias.shape != expected:
+            if name not in by_name:
+                problems.append(str(unknown_name("layer with a bias", name, by_name)))
+            elif bias.shape != (expected := (self.levels, by_name[name].K)):
                 problems.append(f"bias of '{name}' has shape {bias.shape}, must be {expected}")
             elif not np.isfinite(bias).all():
                 problems.append(f"bias of '{name}' contains NaN or infinity")

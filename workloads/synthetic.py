@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .errors import InputError
 from .nesting import NestedWeights, check_densities
 from .network import Network
 
@@ -21,11 +22,13 @@ def with_synthetic_levels(network: Network, densities: Sequence[float], *, seed:
     Raises
     ------
     InputError
-        for densities outside 0..1 or not ordered from dense to sparse.
+        for densities outside 0..1 or not ordered from dense to sparse, or a negative seed.
     """
     from .pattern_kernel import draw_keep
 
     check_densities(densities)
+    if seed < 0:
+        raise InputError(f"seed {seed} is negative")
     prunable = [layer for layer in network.layers if layer.has_weights]
     seeds = np.random.default_rng(seed).integers(1, 1 << 62, size=len(prunable))
     weights = {}

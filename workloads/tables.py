@@ -1,6 +1,6 @@
 """Layer tables: the 25 built-in networks as CSV files, and any file of the same columns.
 
-The tables' provenance and totals stand in ``tables/README.md``. Invariants checked on load:
+The tables' provenance and totals stand in ``layer_tables/README.md``. Invariants checked on load:
 macs == repeat*b*m*n*k for every row, the output size formula for convolutions, and w_params == size of the weights.
 """
 
@@ -14,7 +14,7 @@ from .errors import InputError, unknown_name
 from .layers import CONV_OPS, DATA_OPS, WINDOW_OPS, Gemm, Layer
 from .network import INPUT, Network
 
-TABLES = Path(__file__).parent / "tables"
+TABLES = Path(__file__).parent / "layer_tables"
 _COLUMNS = (
     "name", "op", "src", "C", "H", "W", "K", "R", "S", "stride", "pad", "dil", "groups", "P", "Q", "repeat",
     "gemm_b", "gemm_m", "gemm_n", "gemm_k", "w_params", "b_params", "norm_params", "macs", "act", "relu_in",
@@ -43,7 +43,7 @@ def load_model(name: str) -> Network:
 def load_table(path: Path) -> Network:
     """A shape-only network from a layer table; every problem of the file is listed with its line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -54,17 +54,22 @@ def load_table(path: Path) -> Network:
         raise InputError(f"{path}: line 1: columns {', '.join(missing)} are missing")
     layers: list[Layer] = []
     problems: list[str] = []
-    for row in rows:
-        try:
-            layers.append(_layer(row, [layer.name for layer in layers]))
-        except InputError as error:
-            problems += [f"{path}: line {rows.line_num}: {p}" for p in error.problems]
+    try:
+        for row in rows:
+            try:
+                layers.append(_layer(row, [layer.name for layer in layers]))
+            except InputError as error:
+                problems += [f"{path}: line {rows.line_num}: {p}" for p in error.problems]
+    except csv.Error as error:
+        problems.append(f"{path}: line {rows.line_num + 1}: not CSV ({error})")
     if problems:
         raise InputError(problems)
     return Network(path.stem, tuple(layers), source=f"layer table {path.name}")
 
 
 def _layer(row: dict[str, str], earlier: list[str]) -> Layer:
+    if None in row or None in row.values():
+        raise InputError("the row does not have one field per column of the first line")
     op = row["op"]
     numbers = {c: _integer(row, c) for c in _COLUMNS if c not in ("name", "op", "src", "act")}
     window = op in WINDOW_OPS

@@ -14,6 +14,7 @@ The graph stands as JSON in the header's ``nestling`` entry (schema version 1). 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from dataclasses import fields
@@ -25,14 +26,18 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .layers import CONV_OPS, Gemm, Layer
-from .nesting import NestedWeights
+from .nesting import MAX_LEVELS, NestedWeights
 from .network import Network
 
 SCHEMA = 1
-#: Larger files are refused before anything is read: a header cannot make us allocate more.
+#: Larger files are refused before anything is read.
 MAX_FILE_BYTES = 1 << 36
 _LAYER_FIELDS = tuple(f.name for f in fields(Layer))
 _TUPLE_FIELDS = {"sources"}
+_FIELD_TYPES = {f.name: {"int": int, "str": str, "bool": bool}.get(str(f.type), list) for f in fields(Layer)}
+#: A header cannot make us allocate much more than the file holds: larger layers need one stored value in so many.
+MAX_EXPANSION = 4096
+_SMALL_LAYER = 1 << 27
 
 
 def level_order(weights: NestedWeights) -> NDArray[np.int64]:
@@ -46,6 +51,8 @@ def save_network(path: Path, network: Network) -> None:
     """Write ``network`` (values required) to ``path``; written to a temporary name first, so never half-written."""
     from safetensors.numpy import save
 
+    if not network.weights:
+        raise InputError(f"network '{network.name}' has no weights to save")
     tensors: dict[str, NDArray[Any]] = {}
     for name, weights in network.weights.items():
         if weights.values is None:
@@ -92,26 +99,41 @@ def load_network(path: Path) -> Network:
     tensors, metadata = _read(path)
     header = _parse_header(path, metadata)
     try:
-        layers = tuple(_layer_from_json(path, entry) for entry in header["layers"])
-        levels = int(header["levels"])
-        weights = {layer.name: _layer_weights(path, layer, levels, tensors) for layer in layers if layer.has_weights}
-        biases = {layer.name: tensors[f"{layer.name}.bias"] for layer in layers if f"{layer.name}.bias" in tensors}
-        return Network(str(header["name"]), layers, weights, biases, str(header.get("source", "")))
+        return _build(header, tensors)
+    except InputError as error:
+        raise InputError([f"{path}: {problem}" for problem in error.problems]) from None
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: the file's graph lacks or garbles {error}") from None
+
+
+def _build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Network:
+    """The network of a parsed header; messages do not name the file."""
+    layers = tuple(_layer_from_json(entry) for entry in header["layers"])
+    levels = header["levels"]
+    if type(levels) is not int or not 1 <= levels <= MAX_LEVELS:
+        raise InputError(f"{levels!r} levels; allowed are 1 to {MAX_LEVELS}")
+    weights = {layer.name: _layer_weights(layer, levels, tensors) for layer in layers if layer.has_weights}
+    biases = {layer.name: tensors[f"{layer.name}.bias"] for layer in layers if f"{layer.name}.bias" in tensors}
+    for name, bias in biases.items():
+        if bias.dtype != np.float32:
+            raise InputError(f"bias of layer '{name}' is {bias.dtype}, must be float32")
+    return Network(str(header["name"]), layers, weights, biases, str(header.get("source", "")))
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes; files over {MAX_FILE_BYTES} bytes are refused")
     try:
+        if not path.is_file():
+            raise FileNotFoundError("no such file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise OSError(f"{path.stat().st_size} bytes; files over {MAX_FILE_BYTES} bytes are refused")
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        # AttributeError, LookupError and TypeError: number types that NumPy does not have
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None
 
 
@@ -120,7 +142,7 @@ def _parse_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         header = json.loads(metadata["nestling"])
     except KeyError:
         raise InputError(f"{path}: safetensors without a 'nestling' header: not a nested network") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the 'nestling' header is not JSON ({error})") from None
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         found = header.get("schema") if isinstance(header, dict) else header
@@ -139,32 +161,44 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
     return entry
 
 
-def _layer_from_json(path: Path, entry: dict[str, Any]) -> Layer:
+def _layer_from_json(entry: object) -> Layer:
+    if not isinstance(entry, dict):
+        raise InputError(f"a layer is {entry!r}, must be an object")
     unknown = set(entry) - set(_LAYER_FIELDS)
     if unknown:
-        raise InputError(f"{path}: layer '{entry.get('name')}' has unknown fields {sorted(unknown)}")
+        raise InputError(f"layer '{entry.get('name')}' has unknown fields {sorted(unknown)}")
     values = dict(entry)
+    for field, found in entry.items():
+        if type(found) is not _FIELD_TYPES[field]:  # bool is no int here, 1.0 is no size
+            raise InputError(
+                f"layer '{entry.get('name')}': {field} = {found!r}, must be {_FIELD_TYPES[field].__name__}"
+            )
     if "gemm" in values:
-        values["gemm"] = Gemm(*(int(v) for v in values["gemm"]))
+        if [type(v) for v in values["gemm"]] != [int] * 4:
+            raise InputError(f"layer '{entry.get('name')}': gemm = {values['gemm']!r}, must be four whole numbers")
+        values["gemm"] = Gemm(*values["gemm"])
     if "sources" in values:
         values["sources"] = tuple(str(s) for s in values["sources"])
     return Layer(**values)
 
 
-def _layer_weights(path: Path, layer: Layer, levels: int, tensors: dict[str, NDArray[Any]]) -> NestedWeights:
+def _layer_weights(layer: Layer, levels: int, tensors: dict[str, NDArray[Any]]) -> NestedWeights:
     name = layer.name
-    size = int(np.prod(layer.weight_shape))
-    values, prefix = tensors[f"{name}.values"], tensors[f"{name}.prefix"].astype(np.int64)
-    index = tensors[f"{name}.index"].astype(np.int64)
+    size = math.prod(layer.weight_shape)
+    values, prefix, index = (tensors[f"{name}.{part}"] for part in ("values", "prefix", "index"))
     problem = None
-    if values.shape != index.shape or values.ndim != 1 or values.dtype != np.float32:
+    if size > _SMALL_LAYER and size > MAX_EXPANSION * values.size:
+        problem = f"{values.size} values for {size} positions; refused below one in {MAX_EXPANSION}"
+    elif prefix.dtype != np.int64 or index.dtype not in (np.uint16, np.uint32):
+        problem = f"prefix is {prefix.dtype} and index {index.dtype}, must be int64 and uint16 or uint32"
+    elif values.shape != index.shape or values.ndim != 1 or values.dtype != np.float32:
         problem = f"{values.size} values of {values.dtype} for {index.size} positions"
     elif prefix.shape != (levels,) or (np.diff(prefix) > 0).any() or prefix[0] != values.size or prefix[-1] < 0:
         problem = f"level prefixes {prefix.tolist()} do not shrink from {values.size}"
-    elif index.size and (index.min() < 0 or index.max() >= size or np.unique(index).size != index.size):
+    elif index.size and (index.max() >= size or np.unique(index).size != index.size):
         problem = f"positions repeat or lie outside 0..{size - 1}"
     if problem:
-        raise InputError(f"{path}: weights of layer '{name}': {problem}")
+        raise InputError(f"weights of layer '{name}': {problem}")
     dense = np.zeros(size, dtype=np.float32)
     keep = np.zeros(size, dtype=np.uint8)
     dense[index] = values
