@@ -50,16 +50,31 @@ def show_study(study: Study, folder: Path | None) -> None:
     """Tables per design, every warning, and where the report lies."""
     from .tables import terminal_table
 
-    console = Console()
+    console = _console()
     for table in terminal_table(study):
         console.print(table)
-    for result in study.results:
-        for warning in result.warnings:
-            console.print(f"[yellow]![/yellow] {result.design.name}: {warning}", highlight=False)
+    for warning, designs in _shared_warnings(study).items():
+        where = "" if len(designs) == len(study.results) else f"{', '.join(designs)}: "
+        console.print(f"[yellow]![/yellow] {where}{warning}", highlight=False)
     if folder is not None:
         note(f"report: {folder / 'report.html'}   data: {folder / 'result.json'}, layers.parquet, trace.parquet")
     else:
         note("add --out FOLDER for the HTML report, JSON and Parquet")
+
+
+def _console() -> Console:
+    """Results: as wide as the terminal, or 100 columns where there is none (a pipe, a file)."""
+    console = Console()
+    return console if console.is_terminal else Console(width=100)
+
+
+def _shared_warnings(study: Study) -> dict[str, list[str]]:
+    """Each warning once, with the designs it concerns."""
+    found: dict[str, list[str]] = {}
+    for result in study.results:
+        for warning in result.warnings:
+            found.setdefault(warning, []).append(result.design.name)
+    return found
 
 
 def write_study(study: Study, folder: Path) -> None:
@@ -114,7 +129,7 @@ def print_executions(network: Network, executions: Sequence[LevelExecution], *, 
             str(e.level), f"{network.densities[e.level]:.1%}", f"{e.macs:,}", accuracy, str(e.images),
             f"{_ms(e.latency_median_s)} ms", spread, "-" if e.max_error is None else f"{e.max_error:.1e}",
         )  # fmt: skip
-    Console().print(table)
+    _console().print(table)
 
 
 def _ms(seconds: float | None) -> str:
@@ -140,7 +155,7 @@ def print_models(*, as_json: bool) -> None:
     table.add_column("source")
     for n in networks:
         table.add_row(n.name, f"{n.params:,}", f"{n.macs:,}", n.source)
-    Console().print(table)
+    _console().print(table)
 
 
 def print_accels(*, as_json: bool) -> None:
@@ -157,7 +172,7 @@ def print_accels(*, as_json: bool) -> None:
     for design in designs:
         points = ", ".join(f"{p.name} {p.clock_hz / 1e6:g} MHz {p.voltage_v:g} V" for p in design.operating_points)
         table.add_row(design.name, design.description, points, str(len(design.unverified())))
-    Console().print(table)
+    _console().print(table)
 
 
 def print_design_file(name: str) -> None:
@@ -184,7 +199,7 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     for row in rows:
         peer, ratio = ("-", "-") if row.peer is None else (f"{row.peer:,.3g}", f"{row.ratio:.2f}")
         table.add_row(row.name, f"{row.ours:,.3g}", peer, ratio, row.unit)
-    Console().print(table)
+    _console().print(table)
 
 
 def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool, details: bool) -> None:
@@ -205,7 +220,7 @@ def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool, details: bool)
         table.add_row(
             outcome.suite.name, str(s.rows), str(s.exact), *errors, "; ".join(map(str, outcome.suite.bars)), verdict
         )
-    console = Console()
+    console = _console()
     console.print(table)
     for outcome in outcomes:
         for text in outcome.missed:
@@ -235,7 +250,7 @@ def print_explanations(explanations: Sequence[Explanation], *, as_json: bool) ->
     if as_json:
         _print_object({"explanations": [explanation.to_json() for explanation in explanations]})
         return
-    console = Console()
+    console = _console()
     for explanation in explanations:
         console.print(_work_table(explanation))
         console.print(_models_table(explanation))

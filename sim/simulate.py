@@ -219,24 +219,32 @@ def _warnings(trace: Trace, design: Design, layers: Sequence[LayerResult]) -> li
     if low:
         share = sum(layer.counts["mac_dense"] for layer in low) / macs
         names = ", ".join(f"{x.layer} {x.utilisation:.1%}" for x in low[:4]) + (" ..." if len(low) > 4 else "")
-        found.append(f"{len(low)} layers ({share:.1%} of MACs) use < {LOW_UTILISATION:.0%} of the multipliers: {names}")
+        found.append(
+            f"less than {LOW_UTILISATION:.0%} of the multipliers at work in {_count(low, 'layer')} ({share:.1%} of MACs): {names}"
+        )
     if trace.data_movement:
         ops = sorted({x.op for x in trace.data_movement})
         total = sum(x.bytes for x in trace.data_movement)
         found.append(
-            f"not modelled: {len(trace.data_movement)} operators ({', '.join(ops)}), 0.0% of MACs, "
+            f"not modelled: {_count(trace.data_movement, 'operator')} ({', '.join(ops)}), 0.0% of MACs, "
             f"{total / 1024:.1f} KiB of data movement"
         )
     assumed = [x for x in trace.layers if not x.activations.measured]
     if assumed:
         share = sum(x.layer.macs for x in assumed) / macs
-        found.append(f"activation zeros are assumed, not measured, for {len(assumed)} layers ({share:.1%} of MACs)")
+        found.append(
+            f"activation zeros are assumed, not measured, for {_count(assumed, 'layer')} ({share:.1%} of MACs)"
+        )
     dynamic = [x for x in trace.layers if x.keep is None]
     if dynamic:
         share = sum(x.layer.macs for x in dynamic) / macs
-        found.append(f"{len(dynamic)} products of two activations ({share:.1%} of MACs) count as dense")
+        found.append(f"{_count(dynamic, 'product')} of two activations ({share:.1%} of MACs) counted as dense")
     repeated = [x for x in trace.layers if x.layer.repeat > 1]
     if repeated:
-        found.append(f"{len(repeated)} recurrent layers fetch their weights again in every time step")
+        found.append(f"weights fetched again in every time step of {_count(repeated, 'recurrent layer')}")
     found += [f"unverified constant: {text}" for text in design.unverified()]
     return found
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
