@@ -124,11 +124,14 @@ def _tiling(nest: Nest, row: _Option, column: _Option, weights_outer: bool) -> T
 
 def _check_single_tile(nest: Nest, capacity: Capacity, output_bits: int) -> None:
     positions = min(nest.blocking.m, nest.gemm.m)
-    input_bits = positions * min(nest.blocking.k, nest.gemm.k) * nest.activation_bits
+    depth = min(nest.blocking.k, nest.gemm.k)
+    start, stop = nest.footprint
+    window = ceil_div(int((stop - start).max(initial=0)) * depth, nest.gemm.k)  # overlapping windows share input rows
+    input_bytes = min(ceil_div(positions * depth * nest.activation_bits, 8), window)
     output_block_bits = positions * min(nest.blocking.n, nest.gemm.n) * output_bits
     needs = (
         ("weight", 2 * int(nest.tile_weight_bytes.max(initial=0)), capacity.weight_bytes),
-        ("input", 2 * ceil_div(input_bits, 8), capacity.input_bytes),
+        ("input", 2 * input_bytes, capacity.input_bytes),
         ("output", ceil_div(output_block_bits, 8), capacity.output_bytes),
     )
     for name, need, available in needs:

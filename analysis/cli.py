@@ -29,7 +29,7 @@ Model = Annotated[
 ]
 Accelerators = Annotated[
     list[str] | None,
-    typer.Option("--accel", "-a", help="Design name or .yaml file; repeat for several. Default: all built-in designs."),
+    typer.Option("--accel", "-a", help="Design name, .yaml file or `all`; repeat for several."),
 ]
 Densities = Annotated[
     str | None,
@@ -250,6 +250,7 @@ def validate(
 
 @app.command()
 def train(
+    network: Annotated[str, typer.Argument(help="Network to train: `fashion`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the weights and the training record.")],
     data: Annotated[Path | None, typer.Option("--data", help="Folder with the four Fashion-MNIST .gz files.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also train one separate model per density.")] = False,
@@ -258,7 +259,7 @@ def train(
     """Train the bundled nested network again on Fashion-MNIST (needs the extra: pip install 'nestling[train]')."""
     from .train_command import train_bundled
 
-    train_bundled(out=out, data=data, baselines=baselines, seed=seed)
+    train_bundled(network, out=out, data=data, baselines=baselines, seed=seed)
 
 
 @app.command()
@@ -271,8 +272,10 @@ def doctor() -> None:
 
 def _designs(names: list[str] | None) -> list[Design]:
     from ..accel.design import DESIGNS, load_design
+    from .sources import DEFAULT_DESIGNS
 
-    return [load_design(name) for name in names or DESIGNS]
+    chosen = list(names or DEFAULT_DESIGNS)
+    return [load_design(name) for entry in chosen for name in (DESIGNS if entry == "all" else (entry,))]
 
 
 def _densities(text: str | None) -> list[float] | None:

@@ -14,6 +14,8 @@ from ..workloads.network import Network
 
 #: Name of the bundled trained network.
 BUNDLED = "fashion"
+#: What `nestling run` compares unless told otherwise: a sparse array and a dense one with as many multipliers.
+DEFAULT_DESIGNS = ("nm-lanes-16x8", "systolic-16x16")
 DEFAULT_DENSITIES = (1.0, 0.5, 0.25, 0.13)
 
 

@@ -16,6 +16,12 @@ REFERENCE = Path(__file__).parent / "reference"
 #: Suite name -> module under ``analysis/suites`` that defines ``SUITE``; loaded when it is asked for.
 SUITES = {
     "nm-pipeline": "nm_pipeline",
+    "pragmatic": "pragmatic",
+    "scnn": "scnn",
+    "sigma": "sigma",
+    "sparse-systolic": "sparse_systolic",
+    "stonne-os": "stonne_os",
+    "systolic": "systolic",
 }
 
 

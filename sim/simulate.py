@@ -131,9 +131,12 @@ def _counts(trace: LayerTrace, plan: LayerPlan, design: Design) -> dict[str, int
     counts = plan.tiles.totals()
     weight_nonzero = counts.pop("mac_weight_nonzero")
     counts.pop("mac_issued")
-    input_zero = weight_nonzero - input_nonzero_macs(trace, plan.level)
     gates_inputs = design.zero_handling.inputs == ZeroHandling.GATE
     gates_weights = design.zero_handling.weights == ZeroHandling.GATE
+    if plan.mac_skipped == 0 and not gates_weights:  # zero weights are multiplied: their zero inputs gate, too
+        input_zero = plan.mac_dense - input_nonzero_macs(trace, None)
+    else:
+        input_zero = weight_nonzero - input_nonzero_macs(trace, plan.level)
     gated = (input_zero if gates_inputs else 0) + (plan.mac_weight_zero_issued if gates_weights else 0)
     counts["mac_gated"] = gated
     counts["mac_effectual"] = plan.mac_dense - plan.mac_skipped - gated
@@ -151,19 +154,19 @@ def _counts(trace: LayerTrace, plan: LayerPlan, design: Design) -> dict[str, int
     return counts
 
 
-def input_nonzero_macs(trace: LayerTrace, level: int) -> int:
-    """Multiply-accumulates of one run with both operands non-zero.
+def input_nonzero_macs(trace: LayerTrace, level: int | None) -> int:
+    """Multiply-accumulates of one run with both operands non-zero; without a level, with any weight and a non-zero input.
 
     With captured activations: sum over reduction indices of (weights kept there) x (how often the input is non-zero there),
     averaged over the captured inputs and rounded to the nearest integer. Otherwise the stated density x the weight count.
     """
     gemm = trace.layer.gemm
     assert gemm is not None
-    weight_nonzero = trace.macs(level) // trace.layer.repeat
+    multiplied = gemm.macs if level is None else trace.macs(level) // trace.layer.repeat
     taps = trace.activations.tap_nonzeros
     if taps is None or trace.keep is None:
-        return round(weight_nonzero * trace.activations.density)
-    kept = (trace.keep > level).reshape(gemm.b, gemm.n, gemm.k).sum(axis=1, dtype=np.int64).reshape(-1)
+        return round(multiplied * trace.activations.density)
+    kept = (trace.keep > (-1 if level is None else level)).reshape(gemm.b, gemm.n, gemm.k).sum(axis=1, dtype=np.int64).reshape(-1)
     return round(int(kept @ taps) / trace.activations.images)
 
 

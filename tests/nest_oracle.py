@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from nestling.accel.loopnest import Blocking, Nest
 from nestling.accel.mapping import Tiling
 from nestling.workloads.layers import Layer, conv, linear
-from spine_cases import matmul
+
+from .spine_cases import matmul
 
 
 @st.composite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,12 @@ def layer_trace(layer: Layer, **options: Any) -> LayerTrace:
     return lower(network(layer, **options)).layers[0]
 
 
+_read = cache(load_design)  # reading YAML with line numbers takes longer than most tests
+
+
 def design(name: str, changes: dict[str, Any] | None = None) -> Design:
     """A built-in design with some values replaced: ``{"buffers.weights.bytes": 4096}``."""
-    values = load_design(name).model_dump()
+    values = _read(name).model_dump()
     for path, value in (changes or {}).items():
         *parents, last = path.split(".")
         part = values

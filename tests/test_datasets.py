@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nestling.workloads.datasets import FASHION_MNIST_DIRECTORY, load_fashion_mnist, read_idx
+from nestling.workloads.datasets import FASHION_MNIST_FOLDER, load_fashion_mnist, read_idx
 from nestling.workloads.errors import InputError
 
 
@@ -123,7 +123,7 @@ def test_every_mismatch_is_listed(tmp_path):
 
 
 def test_the_default_folder_is_the_debian_package_s():
-    assert FASHION_MNIST_DIRECTORY.parts[-2:] == ("datasets", "fashion-mnist")
+    assert FASHION_MNIST_FOLDER.parts[-2:] == ("datasets", "fashion-mnist")
 
 
 def test_importing_the_reader_does_not_load_torch():

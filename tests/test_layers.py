@@ -40,7 +40,9 @@ def test_output_size_counts_window_positions(size: int, kernel: int, stride: int
     size=st.integers(3, 6),
     stride=st.integers(1, 2),
 )
-def test_macs_of_a_convolution_walked_by_hand(groups: int, channels: int, features: int, size: int, stride: int) -> None:
+def test_macs_of_a_convolution_walked_by_hand(
+    groups: int, channels: int, features: int, size: int, stride: int
+) -> None:
     layer = conv(
         "a", "input", C=groups * channels, H=size, W=size + 1, K=groups * features, R=3, S=2,
         stride=stride, padding=1, groups=groups,

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nestling.accel.loopnest import Blocking, Nest, block_sizes, ceil_div, split_bytes
 from nestling.workloads.layers import Layer, linear, output_size
-from spine_cases import dilated
+
+from .spine_cases import dilated
 
 
 def nest_of(layer: Layer, m: int, *, activation_bits: int = 8) -> Nest:

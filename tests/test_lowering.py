@@ -10,7 +10,8 @@ from nestling.traces.trace import Activations
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import Layer
 from nestling.workloads.network import INPUT, Network
-from spine_cases import SHAPES, mixed_network, network
+
+from .spine_cases import SHAPES, mixed_network, network
 
 
 @pytest.mark.parametrize("shape", [name for name, layer in SHAPES.items() if layer.has_weights])

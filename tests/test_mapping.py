@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from nest_oracle import nests, walk
 from nestling.accel.loopnest import Blocking, Nest
 from nestling.accel.mapping import Capacity, Tiling, choose_tiling, compulsory_bytes
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv, linear
+
+from .nest_oracle import nests, walk
 
 ROOMY = Capacity(1 << 30, 1 << 30, 1 << 30)
 
@@ -31,7 +32,7 @@ def traffic(nest: Nest, tiling: Tiling) -> int:
 def room(held: Sequence[set[tuple[object, int]]], sizes: Sequence[int]) -> int:
     """Bytes of buffer one operand needs: twice its largest part if parts follow each other, because the next one is fetched
     while this one computes."""
-    changes = any(a != b for a, b in zip(held, held[1:], strict=False))
+    changes = any(a != b for a, b in pairwise(held))
     return max(sizes) * (2 if changes else 1)
 
 

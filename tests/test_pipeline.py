@@ -55,7 +55,11 @@ def cases(draw: st.DrawFn) -> Case:
         latency=draw(st.integers(0, 10)),
         output_slots=draw(st.integers(1, 3)),
     )
-    return tiles, timing, DramTiming(draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.sampled_from([0, 7, 44])))
+    return (
+        tiles,
+        timing,
+        DramTiming(draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.sampled_from([0, 7, 44]))),
+    )
 
 
 def assert_equal_events(a: TileEvents, b: TileEvents) -> None:
@@ -78,7 +82,9 @@ def test_cycles_split_without_rest(case: Case) -> None:
     assert split.total == events.end
     assert min(vars(split).values()) >= 0
     issuing = int(tiles.steps.sum()) * timing.step_interval
-    last_run = (max(int(tiles.steps[0]), 1) - 1) * timing.step_interval  # the first tile's own interval is not waited for
+    last_run = (
+        max(int(tiles.steps[0]), 1) - 1
+    ) * timing.step_interval  # the first tile's own interval is not waited for
     following = int(np.where(tiles.steps[1:] > 0, tiles.steps[1:], 0).sum()) * timing.step_interval
     assert split.compute == last_run + following
     assert split.compute <= issuing
@@ -108,7 +114,10 @@ def test_stages_of_a_tile_follow_each_other(case: Case) -> None:
 def test_lower_bounds_of_each_resource(case: Case) -> None:
     tiles, timing, dram = case
     end = run_recurrence(*case).end
-    moved = dram.transfer_cycles(tiles.weight_bytes + tiles.input_bytes).sum() + dram.transfer_cycles(tiles.store_bytes).sum()
+    moved = (
+        dram.transfer_cycles(tiles.weight_bytes + tiles.input_bytes).sum()
+        + dram.transfer_cycles(tiles.store_bytes).sum()
+    )
     assert end >= moved  # one channel
     assert end >= (tiles.load_beats.sum() - (tiles.load_beats > 0).sum()) * timing.beat_interval  # one bus
     assert end >= (tiles.steps.sum() - 1) * timing.step_interval  # one array
@@ -143,8 +152,8 @@ def test_nothing_slower_is_ever_faster_without_stores(case: Case) -> None:
 
 
 def test_stores_that_share_the_channel_may_turn_slower_into_faster() -> None:
-    """Requests are served first come, first served, so an earlier store can delay a fetch that the array waits for. This is
-    the known anomaly of such queues (Graham, 1969), not an error: the same tiles finish sooner with a longer array latency."""
+    """Requests are served first come, first served, so an earlier store can delay a fetch that the array waits for. This
+    is the known anomaly of such queues (Graham, 1969), no error: the same tiles end sooner with a longer array latency."""
     tiles = table(
         weight_bytes=[0, 0, 4, 0], store_bytes=[20, 0, 0, 0], drain_words=[1, 0, 0, 0], steps=[5, 5, 5, 30],
         after=[-1, -1, 1, -1],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nestling.workloads.errors import InputError
 from nestling.workloads.nesting import from_masks
 from nestling.workloads.schedule import (
+    Progress,
     Recipe,
     allocation_order,
     cubic_density,
@@ -164,3 +165,8 @@ def test_recipe_lists_every_wrong_setting():
     text = str(caught.value)
     assert len(caught.value.problems) == 4
     assert all(name in text for name in ("epochs", "batch", "distillation", "peak_rate"))
+
+
+def test_progress_reads_as_one_line():
+    line = str(Progress("nested", 3, 12, 0.15789, (1.0, 0.4)))
+    assert line == "nested: epoch 3 of 12, loss 0.1579, densities 100.0%, 40.0%"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_exact_counts_nested_and_reproducible(levels: list[float], seed: int) ->
         size = weights.keep.size
         masks = [weights.keep > level for level in range(len(levels))]
         assert [int(m.sum()) for m in masks] == [round(d * size) for d in levels]
-        assert all(not (sparse & ~dense).any() for dense, sparse in zip(masks, masks[1:], strict=False))
+        assert all(not (sparse & ~dense).any() for dense, sparse in pairwise(masks))
         assert weights.values is None
         np.testing.assert_array_equal(weights.keep, again.weights[name].keep)
 
@@ -78,8 +78,8 @@ def test_every_arrangement_is_equally_likely() -> None:
 
 
 def test_positions_of_a_long_layer_are_uniform() -> None:
-    """100,000 kept of 10^6 weights in 100 bins. Without replacement the counts are hypergeometric: Pearson's statistic, scaled
-    by 1 / (1 - density), is chi-square with 99 degrees of freedom."""
+    """100,000 kept of 10^6 weights in 100 bins. Without replacement the counts are hypergeometric: Pearson's statistic,
+    scaled by 1 / (1 - density), is chi-square with 99 degrees of freedom."""
     size, kept, bins = 1_000_000, 100_000, 100
     keep = draw_keep(size, np.array([kept]), np.uint64(7))
     counts = keep.reshape(bins, -1).sum(axis=1, dtype=np.int64)

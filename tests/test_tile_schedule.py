@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nest_oracle import nests, walk
 from nestling.accel.loopnest import Blocking, Nest
 from nestling.accel.mapping import Capacity, Tiling, choose_tiling
 from nestling.accel.schedule import TENSOR_ALIGNMENT, build_table, order_tiles
 from nestling.accel.tiles import TileTable
 from nestling.workloads.layers import linear
+
+from .nest_oracle import nests, walk
 
 sizes = st.integers(1, 4)
 tilings = st.builds(
@@ -105,7 +108,7 @@ def test_tensors_do_not_overlap_and_start_at_pages(nest: Nest, wanted: Tiling) -
         moved = size > 0
         if moved.any():
             regions.append((int(address[moved].min()), int((address + size)[moved].max())))
-    assert all(end <= start for (_, end), (start, _) in zip(regions, regions[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(regions))
     weights = int(nest.tile_weight_bytes.sum())
     base = -(-weights // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
     start, stop = nest.footprint

@@ -9,7 +9,8 @@ import pytest
 from nestling.traces.lowering import lower
 from nestling.traces.trace import Activations, LayerTrace, Trace
 from nestling.workloads.errors import InputError
-from spine_cases import SHAPES, layer_trace, mixed_network, network
+
+from .spine_cases import SHAPES, layer_trace, mixed_network, network
 
 TRACE = lower(mixed_network())
 STEM = TRACE.layers[0]

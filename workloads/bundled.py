@@ -23,7 +23,7 @@ FASHION_DENSITIES = (1.0, 0.40, 0.15, 0.05)
 #: The bundled images are the first FASHION_TEST_IMAGES of the test split, in file order.
 FASHION_TEST_IMAGES = 2000
 
-_FOLDER = Path(__file__).parent / "bundled"
+_FOLDER = Path(__file__).parent / "bundle"
 FASHION_WEIGHTS = _FOLDER / "fashion.safetensors"
 FASHION_IMAGES = _FOLDER / "fashion_test2000.npz"
 FASHION_RECORD = _FOLDER / "fashion_training.json"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import InputError, unknown_name
 
 #: Where the Debian package ``dataset-fashion-mnist`` (MIT/Expat licence) installs its files.
-FASHION_MNIST_DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 #: Split name -> prefix of its two files (Xiao et al., arXiv 1708.07747) and number of images.
 FASHION_MNIST_SPLITS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
 #: IDX type code of unsigned bytes, the only one these data sets use (Y. LeCun, "The MNIST database", file formats).
@@ -64,7 +64,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def load_fashion_mnist(
-    directory: Path | str = FASHION_MNIST_DIRECTORY, split: str = "test"
+    directory: Path | str = FASHION_MNIST_FOLDER, split: str = "test"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images uint8 (N, 28, 28), 0 = background, and labels uint8 (N,), 0..9, of one split in file order.
 

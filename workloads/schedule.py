@@ -67,6 +67,10 @@ class Progress:
     loss: float
     densities: tuple[float, ...]
 
+    def __str__(self) -> str:
+        densities = ", ".join(f"{d:.1%}" for d in self.densities)
+        return f"{self.stage}: epoch {self.epoch} of {self.epochs}, loss {self.loss:.4f}, densities {densities}"
+
 
 Report = Callable[[Progress], None]
 

@@ -1,0 +1,170 @@
+"""Importer of Accelergy energy reference tables (ERT): what one action of a component costs, from someone else's estimator.
+
+Three forms are read: ``ERT.yaml`` (one entry per action and argument combination), ``ERT_summary.yaml`` (averages), and a
+CSV with the columns ``file, component, action, energy_pJ, arguments`` that gathers many tables. Where an action is listed
+for several argument combinations its energy is their mean, which is the ``average_energy`` of the summary form.
+Format: Accelergy 0.3 (Wu, Emer, Sze, ICCAD 2019).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ..workloads.errors import InputError, unknown_name
+from .design import ActionEnergy, MemoryCost
+from .strict import Quantity
+
+_CSV_COLUMNS = ("file", "component", "action", "energy_pJ")
+_BITS_PER_BYTE = 8
+
+
+@dataclass(frozen=True)
+class EnergyTable:
+    """Picojoules per action: ``components[component][action]``; ``origin`` says where the table came from."""
+
+    origin: str
+    components: Mapping[str, Mapping[str, float]]
+
+    def energy_pj(self, component: str, action: str) -> float:
+        """Energy of one action. A component may be named by the end of its path ('SMEM' for 'system.SM.SMEM').
+
+        Raises
+        ------
+        InputError
+            for a component or action that the table does not have, or an ending that several components share.
+        """
+        actions = self.components[self.component(component)]
+        if action not in actions:
+            raise unknown_name(f"action of '{component}' in {self.origin}", action, actions)
+        return actions[action]
+
+    def component(self, name: str) -> str:
+        """Full name of the component that is called, or ends in, ``name``."""
+        if name in self.components:
+            return name
+        ends = [full for full in self.components if full.rsplit(".", 1)[-1].split("[")[0] == name]
+        if not ends:
+            raise unknown_name(f"component of {self.origin}", name, self.components)
+        if len(ends) > 1:
+            raise InputError(f"{self.origin}: '{name}' may mean {', '.join(sorted(ends))}; give the full name")
+        return ends[0]
+
+    def memory_cost(self, component: str, *, word_bits: int) -> MemoryCost:
+        """The component as an entry of a design's ``memories``; its actions move words of ``word_bits``."""
+        if word_bits < 1:
+            raise InputError(f"{self.origin}: word_bits = {word_bits}, must be at least 1")
+        source = f"{self.origin}, {self.component(component)}, {word_bits}-bit words"
+        costs = {
+            action: Quantity(
+                value=self.energy_pj(component, action) * _BITS_PER_BYTE / word_bits, source=source, verified=True
+            )
+            for action in ("read", "write")
+        }
+        return MemoryCost(read_pj_per_byte=costs["read"], write_pj_per_byte=costs["write"])
+
+    def action_energy(
+        self, component: str, action: str, *, shown_as: Literal["pe_memory", "registers", "mac"]
+    ) -> ActionEnergy:
+        """One action as an entry of a design's ``energies.actions``."""
+        return ActionEnergy(
+            value=self.energy_pj(component, action),
+            source=f"{self.origin}, {self.component(component)} {action}",
+            verified=True,
+            component=shown_as,
+        )
+
+
+def read_ert(path: Path) -> EnergyTable:
+    """An ``ERT.yaml`` or ``ERT_summary.yaml`` file.
+
+    Raises
+    ------
+    InputError
+        if the file is missing, no YAML, or not a table of that form: what was found and where.
+    """
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise InputError(f"{path}: not a readable YAML file ({error})") from None
+    return EnergyTable(path.name, _gather(_yaml_entries(document, path), origin=str(path)))
+
+
+def read_ert_csv(path: Path) -> dict[str, EnergyTable]:
+    """All tables of a CSV file, by the name in its ``file`` column. Lines that start with ``#`` are comments."""
+    try:
+        lines = [x for x in path.read_text(encoding="utf-8").splitlines() if x and not x.startswith("#")]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable text file ({error})") from None
+    reader = csv.DictReader(lines)
+    missing = [column for column in _CSV_COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"{path}: columns {', '.join(missing)} are missing")
+    entries: dict[str, list[tuple[str, str, float]]] = {}
+    for row in reader:
+        if row["energy_pJ"] == "":  # unset: asking for it is an error, never 0
+            continue
+        where = f"{path}, {row['component']} {row['action']}"
+        entries.setdefault(row["file"], []).append((row["component"], row["action"], _energy(row["energy_pJ"], where)))
+    if not entries:
+        raise InputError(f"{path}: no row")
+    return {name: EnergyTable(name, _gather(table, origin=name)) for name, table in entries.items()}
+
+
+def _gather(entries: Iterable[tuple[str, str, float]], *, origin: str) -> dict[str, dict[str, float]]:
+    """Mean energy per component and action."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for component, action, energy in entries:
+        found.setdefault(component, {}).setdefault(action, []).append(energy)
+    if not found:
+        raise InputError(f"{origin}: the energy reference table is empty")
+    return {
+        component: {action: sum(values) / len(values) for action, values in actions.items()}
+        for component, actions in found.items()
+    }
+
+
+def _yaml_entries(document: Any, path: Path) -> Iterator[tuple[str, str, float]]:
+    for number, table in enumerate(_tables(document, path)):
+        if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+            raise InputError(f"{path}: component {number} has no name")
+        actions = table.get("actions")
+        if not isinstance(actions, list):
+            raise InputError(f"{path}: component '{table['name']}' has no list of actions")
+        for action in actions:
+            if not isinstance(action, Mapping) or not isinstance(action.get("name"), str):
+                raise InputError(f"{path}: component '{table['name']}' has an action without a name")
+            where = f"{path}, {table['name']} {action['name']}"
+            yield table["name"], action["name"], _energy(action.get("energy", action.get("average_energy")), where)
+
+
+def _tables(document: Any, path: Path) -> list[Any]:
+    """The list of components of either YAML form."""
+    for root, key in (("ERT", "tables"), ("ERT_summary", "table_summary")):
+        if isinstance(document, Mapping) and root in document:
+            tables = document[root].get(key) if isinstance(document[root], Mapping) else None
+            if not isinstance(tables, list):
+                raise InputError(f"{path}: {root} has no list '{key}'")
+            return tables
+    raise InputError(f"{path}: not an energy reference table; expected a mapping with 'ERT' or 'ERT_summary'")
+
+
+def _energy(value: Any, where: str) -> float:
+    try:
+        energy = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: energy '{value}' is not a number") from None
+    if not isfinite(energy) or energy < 0:
+        raise InputError(f"{where}: energy {value} must be a finite number of picojoules, at least 0")
+    return energy
