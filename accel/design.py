@@ -16,7 +16,22 @@ from .yaml_errors import load_validated
 
 DESIGN_FOLDER = Path(__file__).parent / "designs"
 #: Built-in designs: one YAML file each.
-DESIGNS = ("nm-lanes-16x8", "systolic-16x16")
+DESIGNS = (
+    "bit-pragmatic",
+    "cambricon-x",
+    "dadiannao",
+    "diannao",
+    "dstc",
+    "eyeriss",
+    "eyeriss-v2",
+    "nm-lanes-16x8",
+    "scnn",
+    "sigma",
+    "stc-2-4",
+    "stc-flexible",
+    "systolic-16x16",
+    "tpu-like-16x16",
+)
 
 if TYPE_CHECKING:
     AnyArray = ArrayDescription

@@ -38,8 +38,10 @@ class Tiling:
 
 
 def compulsory_bytes(nest: Nest) -> int:
-    """Operand bytes of a buffer without limits: every weight and every input element once."""
-    return int(nest.tile_weight_bytes.sum()) + int(nest.input_bytes(nest.column_blocks).sum()) * nest.gemm.b
+    """Operand bytes of a buffer without limits: every weight once, and the inputs in the run length that brings the fewest
+    (all blocks, unless short runs can leave out rows that a stride skips)."""
+    inputs = min(int(nest.input_bytes(columns).sum()) for columns in _powers(nest.column_blocks))
+    return int(nest.tile_weight_bytes.sum()) + inputs * nest.gemm.b
 
 
 def choose_tiling(nest: Nest, capacity: Capacity, *, output_bits: int) -> Tiling:

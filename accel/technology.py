@@ -43,7 +43,9 @@ def energy_factor(node_nm: float, voltage_v: float = DEFAULT_VOLTAGE_V) -> float
     """
     nodes = sorted(ENERGY_FACTORS)
     if not (isfinite(node_nm) and nodes[0] <= node_nm <= nodes[-1]):
-        raise InputError(f"no energy scaling for a node of {node_nm:g} nm; allowed are {nodes[0]:g} to {nodes[-1]:g} nm")
+        raise InputError(
+            f"no energy scaling for a node of {node_nm:g} nm; allowed are {nodes[0]:g} to {nodes[-1]:g} nm"
+        )
     low, high = VOLTAGE_RANGE_V
     if not (isfinite(voltage_v) and low <= voltage_v <= high):
         raise InputError(f"no energy scaling for a supply of {voltage_v:g} V; allowed are {low:g} to {high:g} V")

@@ -145,6 +145,43 @@ def simulate(
 
 
 @app.command()
+def compare(
+    model: Model = "fashion",
+    accel: Accelerators = None,
+    levels: Densities = None,
+    level: Only = None,
+    point: Point = None,
+    images: Images = None,
+    out: Out = None,
+    execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Put designs side by side: one table, one figure (cycles, energy, utilisation per level and design).
+
+    Example: `nestling compare resnet50 --accel all --levels 0.5,0.25,0.13 --out results/compare`
+    """
+    from .output import print_json, progress_bars, show_comparison
+    from .run import RunOptions, available_threads, make_study
+    from .sources import load_workload
+
+    workload = load_workload(model, densities=_densities(levels), images=images, seed=seed)
+    options = RunOptions(
+        point=point, levels=level, execute=execute, threads=available_threads(), seed=seed, skip_unable=True
+    )
+    with progress_bars() as progress:
+        study = make_study(workload, _designs(accel or ["all"]), options=options, command=_command(), progress=progress)
+    if out is not None:
+        from .compare import write_comparison
+
+        write_comparison(study, out)
+    if json:
+        print_json(study)
+    else:
+        show_comparison(study, out)
+
+
+@app.command()
 def explain(
     layer: Annotated[str, typer.Argument(help="Layer to look at, such as layer3.0.conv2.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Network the layer belongs to.")] = "fashion",

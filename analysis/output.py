@@ -53,9 +53,7 @@ def show_study(study: Study, folder: Path | None) -> None:
     console = _console()
     for table in terminal_table(study):
         console.print(table)
-    for warning, designs in _shared_warnings(study).items():
-        where = "" if len(designs) == len(study.results) else f"{', '.join(designs)}: "
-        console.print(f"[yellow]![/yellow] {where}{warning}", highlight=False)
+    _print_warnings(console, study)
     if folder is not None:
         note(f"report: {folder / 'report.html'}   data: {folder / 'result.json'}, layers.parquet, trace.parquet")
     else:
@@ -75,6 +73,25 @@ def _shared_warnings(study: Study) -> dict[str, list[str]]:
         for warning in result.warnings:
             found.setdefault(warning, []).append(result.design.name)
     return found
+
+
+def show_comparison(study: Study, folder: Path | None) -> None:
+    """One table over designs and levels, and every warning."""
+    from .compare import terminal_comparison
+
+    console = _console()
+    console.print(terminal_comparison(study))
+    for name, reason in study.skipped.items():
+        console.print(f"[red]not run[/red] {name}: {reason}", highlight=False)
+    _print_warnings(console, study)
+    if folder is not None:
+        note(f"figure: {folder / 'comparison.svg'}   table: {folder / 'comparison.csv'}")
+
+
+def _print_warnings(console: Console, study: Study) -> None:
+    for warning, designs in _shared_warnings(study).items():
+        where = "" if len(designs) == len(study.results) else f"{', '.join(designs)}: "
+        console.print(f"[yellow]![/yellow] {where}{warning}", highlight=False)
 
 
 def write_study(study: Study, folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..accel.design import Design
 from ..sim.simulate import ConservationError, Engine, simulate
@@ -15,8 +17,13 @@ from ..traces.density import with_density_model
 from ..traces.lowering import lower
 from ..traces.trace import Activations, Trace
 from ..workloads.errors import InputError
+from ..workloads.layers import CONV_OPS
+from ..workloads.network import Network
 from .sources import Workload
 from .study import LevelExecution, Study
+
+if TYPE_CHECKING:
+    from ..sim.executor.executor import Executor
 
 #: Called with (stage, done, total); total 0 = unknown.
 Progress = Callable[[str, int, int], None]
@@ -27,7 +34,8 @@ CHECK_IMAGES = 16
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a study is made. ``levels``: level numbers to run (all by default); ``repeats``: CPU latency repeats."""
+    """How a study is made. ``levels``: level numbers to run (all by default); ``repeats``: CPU latency repeats;
+    ``skip_unable``: leave out designs that cannot run the network instead of failing."""
 
     point: str | None = None
     levels: Sequence[int] | None = None
@@ -38,6 +46,7 @@ class RunOptions:
     threads: int = 1
     density: str = "actual"
     seed: int = 0
+    skip_unable: bool = False
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -66,16 +75,50 @@ def make_study(
     executions: list[LevelExecution] = []
     if workload.executable and options.execute:
         activations, executions = execute_workload(workload, options, progress)
-    step = counted(progress, "lower", len(workload.network.layers))
-    trace = lower(workload.network, activations=activations, progress=step)
+    studies = []
+    for bits, group in _by_operand_bits(designs).items():
+        trace = _lowered(workload, activations, bits, options=options, progress=progress)
+        _check_macs(executions, trace)
+        studies.append(study_of_trace(trace, group, options=options, command=command, progress=progress))
+    results = {result.design.name: result for study in studies for result in study.results}
+    return replace(
+        studies[0],
+        results=[results[design.name] for design in designs if design.name in results],
+        params=workload.network.params,
+        executions=executions,
+        skipped={name: reason for study in studies for name, reason in study.skipped.items()},
+    )
+
+
+def _by_operand_bits(designs: Sequence[Design]) -> dict[tuple[int, int], list[Design]]:
+    """Designs gathered by (weight bits, activation bits): each width needs a trace of its own."""
+    groups: dict[tuple[int, int], list[Design]] = {}
+    for design in designs:
+        groups.setdefault((design.array.weight_bits, design.array.activation_bits), []).append(design)
+    return groups
+
+
+def _lowered(
+    workload: Workload,
+    activations: Mapping[str, Activations],
+    bits: tuple[int, int],
+    *,
+    options: RunOptions,
+    progress: Progress,
+) -> Trace:
+    step = counted(progress, f"lower to {bits[0]} bits", len(workload.network.layers))
+    trace = lower(
+        workload.network, weight_bits=bits[0], activation_bits=bits[1], activations=activations, progress=step
+    )
+    return with_density_model(trace, options.density, seed=options.seed)
+
+
+def _check_macs(executions: Sequence[LevelExecution], trace: Trace) -> None:
     for execution in executions:
         if execution.macs != trace.macs(execution.level):
             raise ConservationError(
                 f"level {execution.level}: executor counts {execution.macs} MACs, trace {trace.macs(execution.level)}"
             )
-    trace = with_density_model(trace, options.density, seed=options.seed)
-    study = study_of_trace(trace, designs, options=options, command=command, progress=progress)
-    return replace(study, params=workload.network.params, executions=executions)
 
 
 def study_of_trace(
@@ -87,18 +130,25 @@ def study_of_trace(
     progress: Progress = silent,
 ) -> Study:
     """Simulate a trace on every design; nothing is executed. Parameters as stored weights and biases of the trace."""
-    results = [
-        simulate(
-            trace,
-            design,
-            point=options.point,
-            levels=options.levels,
-            engine=options.engine,
-            timeline_layer=options.layer,
-            progress=counted(progress, f"simulate {design.name}", len(trace.layers)),
-        )
-        for design in designs
-    ]
+    results, skipped = [], {}
+    for design in designs:
+        shown = counted(progress, f"simulate {design.name}", len(trace.layers))
+        try:
+            result = simulate(
+                trace,
+                design,
+                point=options.point,
+                levels=options.levels,
+                engine=options.engine,
+                timeline_layer=options.layer,
+                progress=shown,
+            )
+        except InputError as error:
+            if not options.skip_unable:
+                raise
+            skipped[design.name] = error.problems[0]
+        else:
+            results.append(result)
     return Study(
         network=trace.network,
         source=trace.source,
@@ -110,6 +160,7 @@ def study_of_trace(
         command=command,
         version=version("nestling"),
         seed=options.seed,
+        skipped=skipped,
     )
 
 
@@ -175,14 +226,36 @@ def execute_workload(
                 max_error=check.error,
             )
         )
-    captured = executor.capture(images[:CAPTURE_IMAGES], 0)
-    activations = {
+    return _captured(workload.network, executor, images), executions
+
+
+def _captured(network: Network, executor: Executor, images: NDArray[np.float32]) -> dict[str, Activations]:
+    """Activation zeros of the densest level over the first images, and the input codes of the first one."""
+    from ..sim.executor import reference
+
+    seen = images[:CAPTURE_IMAGES]
+    tensors = reference.tensors(network, images[:1], 0)
+    sources = {layer.name: layer.sources[0] for layer in network.layers if layer.has_weights}
+    return {
         name: Activations(
-            density=counts.density, images=min(CAPTURE_IMAGES, len(images)), tap_nonzeros=counts.tap_nonzeros
+            density=counts.density,
+            images=len(seen),
+            tap_nonzeros=counts.tap_nonzeros,
+            sample=_codes(tensors[sources[name]], network, name),
         )
-        for name, counts in captured.items()
+        for name, counts in executor.capture(seen, 0).items()
     }
-    return activations, executions
+
+
+def _codes(tensor: NDArray[np.float64], network: Network, name: str) -> NDArray[np.int16]:
+    """A tensor as 8-bit codes, symmetric per tensor; a non-zero never becomes zero, so counts of zeros stay exact."""
+    peak = float(np.abs(tensor).max()) or 1.0
+    codes = np.rint(tensor / peak * 127)
+    codes = np.where((codes == 0) & (tensor != 0), np.sign(tensor), codes).astype(np.int16)
+    layer = next(x for x in network.layers if x.name == name)
+    if layer.op in CONV_OPS or layer.gemm is None:
+        return codes.reshape(1, layer.C, layer.H, layer.W)
+    return codes.reshape(1, layer.gemm.b, layer.gemm.m, layer.gemm.k)
 
 
 def available_threads() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..sim.results import Result
 from ..traces.trace import Trace
@@ -34,6 +34,7 @@ class Study:
 
     ``results``: one per design and operating point. ``executions``: empty if the network cannot be executed.
     ``storage``: format -> bytes of the whole network's weights per level. ``command``: the command line that made it.
+    ``skipped``: design -> why it cannot run this network.
     """
 
     network: str
@@ -46,6 +47,7 @@ class Study:
     command: str
     version: str
     seed: int
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def execution_at(study: Study, level: int) -> LevelExecution | None:

@@ -15,6 +15,8 @@ from .suites.suite import Check, Suite, Summary, failures, summarise
 REFERENCE = Path(__file__).parent / "reference"
 #: Suite name -> module under ``analysis/suites`` that defines ``SUITE``; loaded when it is asked for.
 SUITES = {
+    "eyeriss": "eyeriss",
+    "eyeriss-v2": "eyeriss_v2",
     "nm-pipeline": "nm_pipeline",
     "pragmatic": "pragmatic",
     "scnn": "scnn",
@@ -22,6 +24,8 @@ SUITES = {
     "sparse-systolic": "sparse_systolic",
     "stonne-os": "stonne_os",
     "systolic": "systolic",
+    "tensor-core": "tensor_core",
+    "zigzag": "zigzag",
 }
 
 

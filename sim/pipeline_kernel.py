@@ -26,19 +26,21 @@ def _pipeline(fetch_cycles, store_cycles, load_beats, steps, drain_words, after,
     dma = 0  # cycle at which the fetch engine is free again
     writer = 0  # cycle at which the store engine is free again
     drain_free = 0
+    bus_free = bank_free = 0
+    previous = -step_interval  # last step of the tile before
     while c < tiles or served < closed:
         while c < f and ((drain_words[c] == 0 and store_cycles[c] == 0) or closed - served < slots):
-            start = fetched[c]
-            if c >= 1 and loaded[c - 1] > start:
-                start = loaded[c - 1]
-            if c >= 2 and last[c - 2] + 1 > start:
-                start = last[c - 2] + 1
+            start = max(fetched[c], bus_free, bank_free)
             if load_beats[c] > 0:
-                start = -(-start // beat_interval) * beat_interval + (load_beats[c] - 1) * beat_interval + 1
-            loaded[c] = start
-            gap = step_interval if steps[c] > 0 else 0  # a tile without steps passes without issuing
-            if c >= 1 and last[c - 1] + gap > start:
-                start = last[c - 1] + gap
+                if beat_interval > 1:  # a division per tile is what this loop would otherwise spend most time on
+                    start = -(-start // beat_interval) * beat_interval
+                start += (load_beats[c] - 1) * beat_interval + 1
+            loaded[c] = bus_free = start
+            bank_free = previous + 1  # the other bank holds the tile before this one
+            if steps[c] > 0:  # a tile without steps passes without issuing
+                start = max(start, previous + step_interval)
+            else:
+                start = max(start, previous)
             first[c] = start
             if steps[c] > 0:
                 start += (steps[c] - 1) * step_interval
@@ -52,7 +54,7 @@ def _pipeline(fetch_cycles, store_cycles, load_beats, steps, drain_words, after,
                 drained[c] = drain_free
                 waiting[closed] = c
                 closed += 1
-            last[c] = start
+            last[c] = previous = start
             c += 1
         fetch_known = f < tiles and after[f] < c
         fetch_at = dma
@@ -77,6 +79,9 @@ def _pipeline(fetch_cycles, store_cycles, load_beats, steps, drain_words, after,
                 dma = fetch_at
                 fetched[f] = fetch_at
             f += 1
+            while f < tiles and fetch_cycles[f] == 0 and after[f] < 0:  # nothing to fetch, nothing to wait for
+                fetched[f] = dma
+                f += 1
     return fetched, loaded, first, last, drained, stored
 
 

@@ -63,6 +63,7 @@ def simulate(
         raise InputError(f"levels {', '.join(map(str, chosen))}: a level is given twice")
     if engine not in _ENGINES:
         raise unknown_name("engine", engine, _ENGINES)
+    _check_widths(trace, design)
     operating_point = design.point(point)
     run = _Run(trace, design, operating_point, engine)
     by_level: dict[int, list[LayerResult]] = {level: [] for level in chosen}
@@ -80,6 +81,19 @@ def simulate(
         timeline=_timeline(run, by_level[min(chosen)], timeline_layer),
         warnings=_warnings(trace, design, by_level[min(chosen)]),
     )
+
+
+def _check_widths(trace: Trace, design: Design) -> None:
+    """The trace's bytes must be those of the operands the array computes with."""
+    wanted = (design.array.weight_bits, design.array.activation_bits)
+    for layer in trace.layers:
+        found = (layer.weight_bits, layer.activation_bits)
+        if layer.keep is not None and found != wanted:
+            raise InputError(
+                f"layer '{layer.layer.name}' was lowered with {found[0]}-bit weights and {found[1]}-bit activations, design "
+                f"'{design.name}' computes with {wanted[0]} and {wanted[1]}; lower it with --weight-bits {wanted[0]} "
+                f"--activation-bits {wanted[1]}"
+            )
 
 
 class _Run:
@@ -101,6 +115,8 @@ class _Run:
         counts = {name: count * repeat for name, count in _counts(trace, plan, self.design).items()}
         cycles = events.end * repeat
         multipliers = plan.pe_slots // max(1, int(plan.tiles.steps.sum()) * plan.timing.step_interval)
+        # Work with a non-zero weight; less where the array skips zero inputs, too.
+        useful = min(trace.macs(plan.level), (plan.mac_dense - plan.mac_skipped) * repeat)
         return LayerResult(
             layer=trace.layer.name,
             op=trace.layer.op,
@@ -109,7 +125,7 @@ class _Run:
             split=_scaled(split, repeat),
             counts=counts,
             energy_j=energy_by_component_j(counts, cycles=cycles, design=self.design, point=self.point),
-            utilisation=trace.macs(plan.level) / (multipliers * cycles) if cycles and multipliers else 0.0,
+            utilisation=useful / (multipliers * cycles) if cycles and multipliers else 0.0,
             tiles=len(plan.tiles),
             weight_bytes=trace.bytes(self.design.weight_format, plan.level) if trace.layer.has_weights else 0,
             compulsory_bytes=plan.compulsory_bytes * repeat,
@@ -166,7 +182,12 @@ def input_nonzero_macs(trace: LayerTrace, level: int | None) -> int:
     taps = trace.activations.tap_nonzeros
     if taps is None or trace.keep is None:
         return round(multiplied * trace.activations.density)
-    kept = (trace.keep > (-1 if level is None else level)).reshape(gemm.b, gemm.n, gemm.k).sum(axis=1, dtype=np.int64).reshape(-1)
+    kept = (
+        (trace.keep > (-1 if level is None else level))
+        .reshape(gemm.b, gemm.n, gemm.k)
+        .sum(axis=1, dtype=np.int64)
+        .reshape(-1)
+    )
     return round(int(kept @ taps) / trace.activations.images)
 
 

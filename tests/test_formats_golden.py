@@ -14,6 +14,7 @@ from nestling.traces.formats import (
     entropy_bound_bits,
     pick,
     sizes_by_format,
+    streams_per_level,
 )
 from nestling.traces.formats.runlength import RunLength
 
@@ -135,12 +136,37 @@ def test_pick_takes_the_fewest_bits_per_level() -> None:
         assert sizes[name][level] == min(x[level] for x in sizes.values())
 
 
-def test_level_ordered_pays_row_tables_instead_of_tags() -> None:
-    keep = exact_keep([0.2, 0.08, 0.03])
-    ordered = FORMATS["level_ordered"].bits_per_level(keep, 3, value_bits=8)
-    csr = FORMATS["csr"].bits_per_level(keep, 3, value_bits=8)
-    tagged = FORMATS["level_tag"].bits_per_level(keep, 3, value_bits=8)
-    tables = 3 * (22 + ROWS * 19 + 7)  # at most: header, row ends of 19 bits, padding
-    assert (ordered >= csr).all()
-    assert (ordered - csr <= tables).all()
-    assert (ordered < tagged).all()
+def expected_stream_bytes(m: int, remaining: int) -> tuple[float, float]:
+    """Mean and standard deviation of a stream's bytes, ``m`` of ``remaining`` positions drawn independently."""
+    p = m / remaining
+    sizes = []
+    for k in range(16):
+        a = (1 - p) ** (2**k)  # a run's quotient is geometric: mean a/(1-a), variance a/(1-a)^2
+        header = 4 + math.ceil(math.log2(remaining + 1))
+        sizes.append((header + m * (1 + k + a / (1 - a)), math.sqrt(m * a) / (1 - a)))
+    mean, deviation = min(sizes)
+    return (2 + mean + 8 * m) / 8, deviation / 8
+
+
+def test_level_ordered_streams_of_independent_weights() -> None:
+    densities = [0.5, 0.25, 0.13]
+    streams = streams_per_level(exact_keep(densities), 3, value_bits=8)
+    remaining = ROWS * COLUMNS
+    for level in (2, 1, 0):
+        m = round(densities[level] * ROWS * COLUMNS) - (ROWS * COLUMNS - remaining)
+        mean, deviation = expected_stream_bytes(m, remaining)
+        assert mean - 6 * deviation < streams[level] < mean + 6 * deviation + 1  # at most 7 bits of padding
+        bound = entropy_bound_bits(remaining, m, value_bits=8) / 8
+        assert bound < streams[level] < 1.005 * bound
+        remaining -= m
+
+
+def test_level_ordered_beats_rows_and_tags_and_adds_two_bits_to_a_dense_level() -> None:
+    keep = exact_keep([1.0, 0.2, 0.08, 0.03])
+    sizes = {
+        name: FORMATS[name].bits_per_level(keep, 4, value_bits=8) for name in ("level_ordered", "csr", "level_tag")
+    }
+    assert (sizes["level_ordered"] < sizes["csr"]).all()
+    assert (sizes["level_ordered"] < sizes["level_tag"]).all()
+    values = -(-(2 + 8 * (keep == 1).sum()) // 8)
+    assert streams_per_level(keep, 4, value_bits=8)[0] == values

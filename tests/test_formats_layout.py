@@ -130,14 +130,42 @@ def packed_oracle(group: int) -> Callable[[Case], str]:
     return oracle
 
 
+def runs_oracle(filled: list[bool]) -> str:
+    """Positions as zero runs: the shortest of the sixteen widths, the smallest of equals."""
+    texts = []
+    for k in range(16):
+        unary, fields, run = "", "", 0
+        for is_filled in filled:
+            if is_filled:
+                unary, fields, run = unary + "0" * (run // 2**k) + "1", fields + unsigned(run % 2**k, k), 0
+            else:
+                run += 1
+        texts.append(unsigned(k, 4) + unsigned(len(unary), ceil_log2(len(filled) + 1)) + unary + fields)
+    return min(texts, key=len)
+
+
+def stream_oracles(case: Case, count: int) -> dict[int, str]:
+    """Mode -> the stream of the weights with ``keep == count``, not padded, in every mode that can describe it."""
+    values, keep, _, _, bits = case
+    cells = [(r, c) for r, row in enumerate(keep) for c, k in enumerate(row) if k <= count]
+    filled = [keep[r][c] == count for r, c in cells]
+    stream = [cell for cell, is_filled in zip(cells, filled, strict=True) if is_filled]
+    positions = {
+        1: "".join("1" if is_filled else "0" for is_filled in filled),
+        2: rows_oracle([(r, c, "") for r, c in stream], len(keep), len(keep[0])),
+        3: runs_oracle(filled),
+    }
+    if all(filled):
+        positions[0] = ""
+    payload = "".join(signed(values[r][c], bits) for r, c in stream)
+    return {mode: unsigned(mode, 2) + positions[mode] + payload for mode in sorted(positions)}
+
+
 def level_ordered_oracle(case: Case) -> str:
-    values, keep, level, levels, bits = case
     text = ""
-    for count in range(levels, level, -1):
-        entries = [
-            (r, c, signed(values[r][c], bits)) for r, row in enumerate(keep) for c, k in enumerate(row) if k == count
-        ]
-        text += rows_oracle(entries, len(keep), len(keep[0]))
+    for count in range(case[3], case[2], -1):
+        streams = stream_oracles(case, count)
+        text += streams[min(streams, key=lambda mode: len(streams[mode]))]  # the first, lowest mode of equals
         text += "0" * (-len(text) % 8)
     return text
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestling.accel.tiles import ArrayTiming, TileTable
-from nestling.sim.pipeline import DramTiming, TileEvents, run_recurrence, split_cycles
+from nestling.sim.pipeline import CycleSplit, DramTiming, TileEvents, run_recurrence, split_cycles
 from nestling.sim.pipeline_simpy import run_simpy
 
 Case = tuple[TileTable, ArrayTiming, DramTiming]
@@ -88,6 +88,35 @@ def test_cycles_split_without_rest(case: Case) -> None:
     following = int(np.where(tiles.steps[1:] > 0, tiles.steps[1:], 0).sum()) * timing.step_interval
     assert split.compute == last_run + following
     assert split.compute <= issuing
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_without_a_cause_no_stall(case: Case) -> None:
+    tiles, timing, dram = case
+    none = np.zeros_like(tiles.steps)
+    issuing = replace(tiles, steps=tiles.steps + 1)
+
+    def stalls(changed: TileTable) -> CycleSplit:
+        return split_cycles(changed, timing, run_recurrence(changed, timing, dram))
+
+    assert stalls(replace(issuing, weight_bytes=none, input_bytes=none, after=none - 1)).dram_stall == 0
+    assert stalls(replace(issuing, load_beats=none)).load_stall == 0
+    assert stalls(replace(issuing, drain_words=none, store_bytes=none)).output_stall == 0
+
+
+def test_each_stall_is_named_after_what_the_array_waits_for() -> None:
+    """Two tiles of 5 steps, the first in cycles 0-4. The second issues in cycles 5-9, or from cycle 20 if it waits for 20
+    bytes or 20 beats; its last step waits for cycle 25 if the first block's 20 words leave in cycles 5-24."""
+    timing = ArrayTiming(output_slots=1)
+    for columns, expected in (
+        ({"weight_bytes": [0, 20]}, (9, 15, 0, 0, 1)),
+        ({"load_beats": [0, 20]}, (9, 0, 15, 0, 1)),
+        ({"drain_words": [20, 1]}, (9, 0, 0, 16, 2)),
+    ):
+        tiles = table(steps=[5, 5], **columns)
+        split = split_cycles(tiles, timing, run_recurrence(tiles, timing, NO_DRAM))
+        assert tuple(vars(split).values()) == expected
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,11 +1,12 @@
 """One Parquet file per trace: a row per product layer, streamed, readable by pandas, polars and DuckDB.
 
-Schema version 1. Scalar columns: ``name``, ``op``, the loop dimensions ``C H W K P Q R S stride padding dilation groups repeat``,
-the GEMM view ``b m n k``, ``weight_bits``, ``activation_bits``, ``bias_bytes``, ``relu_in``, ``activation_density``,
-``activation_images``. List columns (one entry per level, densest first): ``nonzeros`` and ``bytes_<format>``. Binary columns:
-``keep`` (uint8 per weight, row-major (b*n, k); null for products of two activations) and ``tap_nonzeros`` (int64
-little-endian; null if assumed). Network-wide facts (levels, source, operators without products) stand as JSON in the file's
-metadata under ``nestling``.
+Schema version 1. Scalar columns: ``name``, ``op``, ``C H W K P Q R S stride padding dilation groups repeat``, the
+GEMM view ``b m n k``, ``weight_bits``, ``activation_bits``, ``bias_bytes``, ``relu_in``, ``activation_density``,
+``activation_images``. List columns (one entry per level, densest first): ``nonzeros`` and ``bytes_<format>``. Binary
+columns: ``keep`` (uint8 per weight, row-major (b*n, k); null for products of two activations), ``tap_nonzeros``
+(int64 little-endian; null if assumed) and ``sample`` (int16 little-endian input codes of the shape in
+``sample_shape``; null if none). Network-wide facts (levels, source, operators without products) stand as JSON in the
+file's metadata under ``nestling``.
 """
 
 from __future__ import annotations
@@ -28,20 +29,28 @@ _SCALARS = ("weight_bits", "activation_bits", "bias_bytes")
 
 
 def write_trace(path: Path, trace: Trace) -> None:
-    """Write ``trace`` layer by layer (one row group each) to a temporary name, then rename."""
+    """Write ``trace`` layer by layer (one row group each) to a temporary name, then rename.
+
+    Raises
+    ------
+    InputError
+        if the folder cannot be written to.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     formats = sorted(trace.layers[0].storage) if trace.layers else []
     schema = _schema(pa, formats).with_metadata({b"nestling": json.dumps(_header(trace), sort_keys=True).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for layer in trace.layers:
-                row = _row(layer)
-                writer.write_table(pa.Table.from_pylist([row], schema=schema))
-        temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for layer in trace.layers:
+                    writer.write_table(pa.Table.from_pylist([_row(layer)], schema=schema))
+            temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def read_trace(path: Path) -> Trace:
@@ -84,6 +93,7 @@ def _schema(pa: Any, formats: list[str]) -> Any:
     fields += [("nonzeros", pa.list_(pa.int64()))]
     fields += [(f"bytes_{name}", pa.list_(pa.int64())) for name in formats]
     fields += [("keep", pa.large_binary()), ("tap_nonzeros", pa.large_binary())]
+    fields += [("sample", pa.large_binary()), ("sample_shape", pa.list_(pa.int64()))]
     return pa.schema(fields)
 
 
@@ -121,6 +131,9 @@ def _row(trace: LayerTrace) -> dict[str, Any]:
     row |= {f"bytes_{name}": size.tolist() for name, size in trace.storage.items()}
     row["keep"] = None if trace.keep is None else np.ascontiguousarray(trace.keep).tobytes()
     row["tap_nonzeros"] = None if taps is None else taps.astype("<i8").tobytes()
+    sample = trace.activations.sample
+    row["sample"] = None if sample is None else sample.astype("<i2").tobytes()
+    row["sample_shape"] = None if sample is None else list(sample.shape)
     return row
 
 
@@ -147,6 +160,9 @@ def _layer(path: Path, row: dict[str, Any], levels: int) -> LayerTrace:
             raise InputError(f"{path}: layer '{layer.name}': keep map has {len(row['keep'])} entries, needs {shape}")
         keep = np.frombuffer(row["keep"], dtype=np.uint8).reshape(shape)
     taps = None if row["tap_nonzeros"] is None else np.frombuffer(row["tap_nonzeros"], dtype="<i8").astype(np.int64)
+    sample = None
+    if row["sample"] is not None:
+        sample = np.frombuffer(row["sample"], dtype="<i2").astype(np.int16).reshape(row["sample_shape"])
     nonzeros = np.array(row["nonzeros"], dtype=np.int64)
     if keep is not None and nonzeros.tolist() != [int((keep > level).sum()) for level in range(levels)]:
         raise InputError(f"{path}: layer '{layer.name}': non-zeros do not match the keep map")
@@ -160,6 +176,6 @@ def _layer(path: Path, row: dict[str, Any], levels: int) -> LayerTrace:
             for name, size in row.items()
             if name.startswith("bytes_")
         },
-        activations=Activations(float(row["activation_density"]), int(row["activation_images"]), taps),
+        activations=Activations(float(row["activation_density"]), int(row["activation_images"]), taps, sample),
         **{name: int(row[name]) for name in _SCALARS},
     )

@@ -42,6 +42,8 @@ def load_model(name: str) -> Network:
 
 def load_table(path: Path) -> Network:
     """A shape-only network from a layer table; every problem of the file is listed with its line."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a regular file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

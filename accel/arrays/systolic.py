@@ -1,54 +1,88 @@
-"""Dense systolic array: weight, output or input stationary.
+"""Systolic array: weight, output or input stationary; dense, or with weights compressed N:M along the reduction.
 
-A tile is one fold. Fold cycles follow SCALE-Sim (Samajdar et al., ISPASS 2020; checked against version 3.0.0): with R
-rows and C columns, T + R + C - 2 for output stationary (T = k), T + 2R + C - 2 for weight and input stationary (T = m
-or n streamed past R x C stationary operands); edge folds cost as much as full ones. Unlike SCALE-Sim, partial sums
-stay on chip: the streamed dimension is cut into chunks whose accumulators fit the output buffer.
+A tile is one fold; what it costs is a convention with a name (`systolic_cycles`). Unlike SCALE-Sim, partial sums stay on
+chip: the streamed dimension is cut into chunks whose accumulators fit the output buffer.
 
-Zeros never save cycles here; where the design gates, they keep the multiplier and the accumulator still.
+Without ``group`` zeros never save cycles; where the design gates, they keep the multiplier and the accumulator still.
+With ``group: M`` (layer-wise N:M as in SCALE-Sim 3, weight stationary) every M consecutive input channels of a kernel tap
+share N rows of PEs, N being what the fullest filter keeps in any group of the layer at that level; each PE picks its input
+of the group by an index. Places that a filter leaves empty idle. K thus shrinks to taps * (N*floor(C/M) + min(C mod M, N)).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
+from ...workloads.layers import CONV_OPS
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
 from ..mapping import Capacity, choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
-from ..strict import ArrayDescription, Size
+from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
-from .count_kernel import count_blocks
+from .count_kernel import count_blocks, group_steps
+from .operands import require_zero_handling
 from .plan import LayerPlan
+from .systolic_cycles import double_buffered_cycles, full_fold_cycles, trimmed_fold_cycles
 
 if TYPE_CHECKING:
     from ..design import Design
 
 
 class SystolicArray(ArrayDescription):
-    """Dense systolic array. ``dataflow``: which operand stays in the PEs."""
+    """Systolic array. ``dataflow``: which operand stays in the PEs. ``group``: M of N:M compressed weights."""
 
     kind: Literal["systolic"]
     dataflow: Literal["weight_stationary", "output_stationary", "input_stationary"]
+    convention: Literal["scale_sim", "stonne", "double_buffered"] = "scale_sim"
     rows: Size
     columns: Size
+    group: Annotated[int, Field(gt=1, le=256)] | None = None
+
+    @model_validator(mode="after")
+    def _convention_fits(self) -> SystolicArray:
+        stays = self.dataflow != "output_stationary"
+        if self.convention == "stonne" and stays:
+            raise ValueError("convention 'stonne' is defined for dataflow output_stationary only")
+        if self.convention == "double_buffered" and not stays:
+            raise ValueError(
+                "convention 'double_buffered' hides the load of a stationary operand; output_stationary loads none"
+            )
+        if self.group is not None and self.dataflow != "weight_stationary":
+            raise ValueError("group (N:M compressed weights) needs dataflow weight_stationary")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """How the reduction is cut into k tiles at one level.
+
+    ``depth``: rows of PEs (or streamed steps) each k tile takes, ``elements``: reduction indices it covers, int64 (k tiles,).
+    ``nonzeros``: kept weights per (group b, row block, k tile). ``compressed``: zeros are not issued.
+    """
+
+    depth: Int64Array
+    elements: Int64Array
+    nonzeros: Int64Array
+    compressed: bool
 
 
 def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[LayerPlan]:
     """Tile tables of one layer on a systolic array, level by level."""
-    array = design.array
+    array, gemm = design.array, trace.layer.gemm
     assert isinstance(array, SystolicArray)
-    gemm = trace.layer.gemm
     assert gemm is not None
-    blocking = fold_blocking(trace, design)
-    nonzeros = _nonzeros(trace, blocking)
+    free = (ZeroHandling.NONE, ZeroHandling.GATE)
+    require_zero_handling(design, weights=free if array.group is None else (ZeroHandling.SKIP,), inputs=free)
     capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
-    for level in levels:
-        share = _dense_share(trace, blocking) if design.weight_format == "dense" else nonzeros[level]
+    for level, blocking, reduction in _reductions(trace, levels, design):
+        share = _dense_share(trace, blocking, reduction) if design.weight_format == "dense" else reduction.nonzeros
         stored = trace.bytes(design.weight_format, level)
         nest = Nest(trace.layer, gemm, blocking, split_bytes(stored, share), trace.activation_bits)
         tiling = choose_tiling(nest, capacity, output_bits=array.accumulator_bits)
@@ -56,9 +90,9 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
         tiles = build_table(
             order,
             load_beats=np.zeros_like(order.row),
-            steps=fold_cycles(order, array),
+            steps=fold_cycles(order, array, reduction.depth),
             drain_words=np.zeros_like(order.row),
-            actions=_actions(order, array, nonzeros[level]),
+            actions=_actions(order, array, reduction),
             output_bits=trace.activation_bits,
         )
         weight_zero = gemm.macs - trace.macs(level) // trace.layer.repeat
@@ -69,81 +103,145 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
             tiling=tiling,
             compulsory_bytes=compulsory_bytes(nest),
             mac_dense=gemm.macs,
-            mac_skipped=0,
-            mac_weight_zero_issued=weight_zero,
+            mac_skipped=weight_zero if reduction.compressed else 0,
+            mac_weight_zero_issued=0 if reduction.compressed else weight_zero,
             pe_slots=int(tiles.steps.sum()) * array.rows * array.columns,
         )
 
 
-def fold_blocking(trace: LayerTrace, design: Design) -> Blocking:
-    """Block sizes of a fold. For stationary dataflows the streamed dimension is limited by the output buffer."""
+def _reductions(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[tuple[int, Blocking, Reduction]]:
+    """Level, block sizes and cut reduction for every level asked for."""
+    array, gemm = design.array, trace.layer.gemm
+    assert isinstance(array, SystolicArray)
+    assert gemm is not None
+    if array.group is None:
+        blocking = fold_blocking(trace, design, k=array.rows)
+        counts = _nonzeros(trace, blocking)
+        depth = np.minimum(blocking.k, gemm.k - np.arange(0, gemm.k, blocking.k, dtype=np.int64))
+        for level in levels:
+            yield level, blocking, Reduction(depth, depth, counts[level], compressed=False)
+        return
+    steps, nonzeros, sizes = _groups(trace, array)
+    for level in levels:
+        reduction = compressed_reduction(steps[level], nonzeros[level], sizes, rows=array.rows)
+        yield level, fold_blocking(trace, design, k=int(reduction.elements.max())), reduction
+
+
+def _groups(trace: LayerTrace, array: SystolicArray) -> tuple[NDArray[np.int32], NDArray[np.int32], Int64Array]:
+    """Fullest filter's and all non-zeros per (level, b, row block, group of the reduction), and the groups' sizes."""
+    gemm, layer = trace.layer.gemm, trace.layer
+    assert gemm is not None
+    assert array.group is not None
+    taps = layer.R * layer.S if layer.op in CONV_OPS else 1
+    keep = trace.keep
+    if keep is None:  # two activations multiplied: the second operand counts as dense
+        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
+    steps, nonzeros = group_steps(
+        keep, groups=gemm.b, levels=trace.levels, block_n=array.columns, taps=taps, group=array.group, lanes=1
+    )
+    channels = gemm.k // taps
+    sizes = np.minimum(array.group, channels - np.arange(0, channels, array.group, dtype=np.int64))
+    return steps, nonzeros, np.tile(sizes, taps)
+
+
+def compressed_reduction(
+    fullest: NDArray[np.int32], nonzeros: NDArray[np.int32], sizes: Int64Array, *, rows: int
+) -> Reduction:
+    """N:M compressed reduction of one level folded onto ``rows`` rows of PEs.
+
+    ``fullest``/``nonzeros``: kept weights of the fullest filter and of all, per (b, row block, group); ``sizes``: elements of
+    each group. A group cut by a fold boundary counts where it starts. A level without weights still takes one fold.
+    """
+    kept = np.minimum(sizes, int(fullest.max(initial=0)))
+    start = np.cumsum(kept) - kept
+    total = max(1, int(kept.sum()))
+    tile = np.minimum(start, total - 1) // rows
+    folds = ceil_div(total, rows)
+    elements = np.bincount(tile, weights=sizes, minlength=folds).astype(np.int64)
+    before = np.concatenate((np.zeros((*nonzeros.shape[:2], 1), np.int64), nonzeros.cumsum(axis=2)), axis=2)
+    counts = np.diff(before[:, :, np.searchsorted(tile, np.arange(folds + 1))], axis=2)
+    depth = np.minimum(rows, total - np.arange(0, total, rows, dtype=np.int64))
+    return Reduction(depth, elements, counts, compressed=True)
+
+
+def fold_blocking(trace: LayerTrace, design: Design, *, k: int) -> Blocking:
+    """Block sizes of a fold. What a fold streams is limited by the buffers, which all must hold a tile of it.
+
+    ``k``: reduction indices on the rows of a fold where weights or inputs stay.
+    """
     array, gemm = design.array, trace.layer.gemm
     assert isinstance(array, SystolicArray)
     assert gemm is not None
     accumulator_bytes = ceil_div(array.accumulator_bits, 8)
-    chunk = max(1, design.buffers.outputs.bytes // (accumulator_bytes * array.columns))
+    outputs = design.buffers.outputs.bytes // (accumulator_bytes * array.columns)
+    # Buffers hold a tile twice. Encoded weights may be larger than plain ones, and bring the biases.
+    encoded = max(trace.bytes(design.weight_format, level) for level in range(trace.levels))
+    weights = design.buffers.weights.bytes // 2 * trace.weights // max(1, encoded)
+    inputs = design.buffers.inputs.bytes // 2 * 8 // trace.activation_bits
     if array.dataflow == "output_stationary":
-        # One fold passes the whole reduction; it is cut into tiles only so that the buffers can hold a tile twice.
-        weight_depth = design.buffers.weights.bytes * 8 // (2 * array.columns * array.weight_bits)
-        input_depth = design.buffers.inputs.bytes * 8 // (2 * array.rows * array.activation_bits)
-        return Blocking(n=array.columns, m=array.rows, k=max(1, min(gemm.k, weight_depth, input_depth)))
+        # One fold passes the whole reduction; it is cut into tiles only so that they fit the buffers.
+        depth = min(gemm.k, weights // array.columns, inputs // array.rows)
+        return Blocking(n=array.columns, m=array.rows, k=max(1, depth))
     if array.dataflow == "weight_stationary":
-        return Blocking(n=array.columns, m=min(gemm.m, chunk), k=array.rows)
-    return Blocking(n=min(gemm.n, chunk), m=array.columns, k=array.rows)
+        return Blocking(n=array.columns, m=max(1, min(gemm.m, outputs, inputs // k)), k=k)
+    return Blocking(n=max(1, min(gemm.n, outputs, weights // k)), m=array.columns, k=k)
 
 
-def fold_cycles(order: TileOrder, array: SystolicArray) -> Int64Array:
-    """Cycles of every fold, int64 (tiles,)."""
-    fill = array.rows + array.columns - 2
+def fold_cycles(order: TileOrder, array: SystolicArray, depth: Int64Array) -> Int64Array:
+    """Cycles of every fold, int64 (tiles,). ``depth``: rows or streamed steps of every k tile."""
+    rows, columns = order.nest.rows_used()[order.row], order.nest.columns_used()[order.column]
     if array.dataflow == "output_stationary":
-        return np.asarray(_depth(order) + np.where(order.closes, fill, 0))
-    if array.dataflow == "weight_stationary":
-        return np.asarray(order.nest.columns_used()[order.column] + array.rows + fill)
-    return np.asarray(order.nest.rows_used()[order.row] + array.rows + fill)
-
-
-def _depth(order: TileOrder) -> Int64Array:
-    """Reduction steps of every tile."""
-    block = order.nest.blocking.k
-    return np.asarray(np.minimum(block, order.nest.gemm.k - order.k_tile * block))
+        # Fill and drain happen once per output block, at the tile that closes it.
+        steps, nothing = depth[order.k_tile], np.zeros_like(order.row)
+        if array.convention == "stonne":
+            ends = trimmed_fold_cycles(nothing, rows_used=columns, columns_used=rows)
+        else:
+            ends = full_fold_cycles(nothing, rows=array.rows, columns=array.columns, preload=False)
+        return np.asarray(steps + np.where(order.closes, ends, 0))
+    streamed = columns if array.dataflow == "weight_stationary" else rows
+    if array.convention == "double_buffered":
+        return double_buffered_cycles(streamed, rows=array.rows, columns=array.columns)
+    return full_fold_cycles(streamed, rows=array.rows, columns=array.columns, preload=True)
 
 
 def _nonzeros(trace: LayerTrace, blocking: Blocking) -> NDArray[np.int64]:
     """Non-zero weights per (level, group, row block, k tile); a dynamic second operand counts as dense."""
     gemm = trace.layer.gemm
     assert gemm is not None
+    depth = min(blocking.k, gemm.k)
     if trace.keep is None:
-        return np.broadcast_to(_dense_share(trace, blocking), (trace.levels, *_dense_share(trace, blocking).shape))
-    return count_blocks(
-        trace.keep, groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=min(blocking.k, gemm.k)
-    )
+        rows, ks = np.minimum(blocking.n, gemm.n - np.arange(0, gemm.n, blocking.n)), np.arange(0, gemm.k, depth)
+        shape = (trace.levels, gemm.b, rows.size, ks.size)
+        return np.broadcast_to(np.outer(rows, np.minimum(depth, gemm.k - ks)), shape).astype(np.int64)
+    return count_blocks(trace.keep, groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=depth)
 
 
-def _dense_share(trace: LayerTrace, blocking: Blocking) -> Int64Array:
+def _dense_share(trace: LayerTrace, blocking: Blocking, reduction: Reduction) -> Int64Array:
     """Weights per (group, row block, k tile), zeros included."""
     gemm = trace.layer.gemm
     assert gemm is not None
     rows = np.minimum(blocking.n, gemm.n - np.arange(0, gemm.n, blocking.n))
-    depth = np.minimum(blocking.k, gemm.k - np.arange(0, gemm.k, blocking.k))
-    return np.broadcast_to(np.outer(rows, depth), (gemm.b, rows.size, depth.size)).astype(np.int64)
+    plane = np.outer(rows, reduction.elements)
+    return np.broadcast_to(plane, (gemm.b, *plane.shape)).astype(np.int64)
 
 
-def _actions(order: TileOrder, array: SystolicArray, nonzeros: NDArray[np.int64]) -> dict[str, Int64Array]:
+def _actions(order: TileOrder, array: SystolicArray, reduction: Reduction) -> dict[str, Int64Array]:
     """Action counts per tile. SRAM words are SCALE-Sim's; accumulators are read back where a block spans k tiles."""
     nest = order.nest
     rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
-    depth = _depth(order)
+    depth, elements = reduction.depth[order.k_tile], reduction.elements[order.k_tile]
     outputs = rows * columns
     in_place = array.dataflow == "output_stationary"  # partial sums stay in the PEs
     spill_bytes = 0 if in_place else ceil_div(array.accumulator_bits, 8)
     stored_bytes = ceil_div(array.activation_bits, 8)
-    macs = outputs * depth
+    kept = reduction.nonzeros[order.group, order.row, order.k_tile] * columns
+    index_bits = 0 if array.group is None else (array.group - 1).bit_length()
     return {
-        "mac_weight_nonzero": nonzeros[order.group, order.row, order.k_tile] * columns,
-        "mac_issued": macs,
-        "weight_buffer_read_bytes": -(-rows * depth * array.weight_bits // 8),
-        "input_buffer_read_bytes": -(-columns * depth * array.activation_bits // 8),
+        "mac_weight_nonzero": kept,
+        "mac_issued": kept if reduction.compressed else outputs * depth,
+        "weight_buffer_read_bytes": -(-rows * depth * (array.weight_bits + index_bits) // 8),
+        "input_buffer_read_bytes": -(-columns * elements * array.activation_bits // 8),
         "output_buffer_write_bytes": outputs * np.where(order.closes, stored_bytes, spill_bytes),
         "output_buffer_read_bytes": outputs * np.where(order.k_tile > 0, spill_bytes, 0),
-        "register_bytes": macs * ceil_div(2 * (array.weight_bits + array.activation_bits), 8),
+        "register_bytes": outputs * depth * ceil_div(2 * (array.weight_bits + array.activation_bits), 8),
     }

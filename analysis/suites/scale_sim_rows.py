@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,12 +46,21 @@ class Row:
         """Whether the row states all of these columns (a table may lack optional ones)."""
         return all(self.cells.get(column) for column in columns)
 
-    def check(self, quantity: str, found: float, column: str) -> Check:
-        """Ours against a column of the row, equal up to the tool's rounding."""
-        expected = self.number(column)
-        if math.isclose(found, expected, rel_tol=FLOAT_TOLERANCE):
-            found = expected
-        return Check(self.name, self.group, quantity, found, expected)
+    @property
+    def stall_cycles(self) -> int:
+        """Cycles the tool waited for its memory; 0 where it did not model any."""
+        return self.whole("stall_cycles") if self.has("stall_cycles") else 0
+
+    def checks(self, numbers: Mapping[str, tuple[float, str]]) -> Iterator[Check]:
+        """Ours against the row's, equal up to the tool's rounding: quantity -> (our number, its column).
+
+        A cell without a number (a mode of the tool that does not report it) is no check.
+        """
+        for quantity, (found, column) in numbers.items():
+            if self.has(column):
+                expected = self.number(column)
+                same = math.isclose(found, expected, rel_tol=FLOAT_TOLERANCE)
+                yield Check(self.name, self.group, quantity, expected if same else found, expected)
 
     def product(self, k: int | None = None) -> FoldedProduct:
         """The row's product, with ``k`` instead of its own reduction steps where sparsity shortens them."""
@@ -107,5 +116,7 @@ def _topology(path: Path) -> dict[str, list[int]]:
         except ValueError:
             raise InputError(f"{path}: layer '{name}' has a cell that is not a whole number") from None
         if len(shapes[name]) not in (3, 7):
-            raise InputError(f"{path}: layer '{name}' has {len(shapes[name])} numbers, must be 3 (GEMM) or 7 (convolution)")
+            raise InputError(
+                f"{path}: layer '{name}' has {len(shapes[name])} numbers, must be 3 (GEMM) or 7 (convolution)"
+            )
     return shapes

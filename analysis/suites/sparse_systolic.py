@@ -34,8 +34,12 @@ def checks(folder: Path) -> Iterator[Check]:
         yield from _storage(row, product, group)
         # Shortened products read fewer inputs; only where weights stay does the tool scale them back.
         scale = group / kept if row.cells["dataflow"] == "ws" else 1.0
-        yield row.check("SRAM input reads", product.sram_words.inputs * scale, "sram_ifmap_reads")
-        yield row.check("mapping efficiency", 100 * product.mapping_efficiency, "mapping_eff_pct")
+        yield from row.checks(
+            {
+                "SRAM input reads": (product.sram_words.inputs * scale, "sram_ifmap_reads"),
+                "mapping efficiency": (100 * product.mapping_efficiency, "mapping_eff_pct"),
+            }
+        )
     for row in rows(folder / "scalesim" / "sparse_rowwise.csv", _COLUMNS):
         block = int(_setting(row, r"-b(\d+)", "block size"))
         product = row.product(rowwise_rows(row.whole("K"), block=block))
@@ -44,26 +48,36 @@ def checks(folder: Path) -> Iterator[Check]:
 
 
 def _array(row: Row, product: FoldedProduct) -> Iterator[Check]:
-    stall, dense_macs = row.whole("stall_cycles"), product.m * product.n * row.whole("K")
+    stall, dense_macs = row.stall_cycles, product.m * product.n * row.whole("K")
     words = product.sram_words
-    yield row.check("cycles", product.demand_rows, "demand_rows")
-    yield row.check("total cycles", product.total_cycles + stall, "total_cycles")
-    overall = product.overall_utilisation(dense_macs, stall_cycles=stall)
-    yield row.check("overall utilisation", 100 * overall, "overall_util_pct")
-    yield row.check("compute utilisation", 100 * product.compute_utilisation, "compute_util_pct")
-    yield row.check("SRAM filter reads", words.filters, "sram_filter_reads")
-    yield row.check("SRAM output writes", words.counted_outputs, "sram_ofmap_writes")
+    return row.checks(
+        {
+            "cycles": (product.demand_rows, "demand_rows"),
+            "total cycles": (product.total_cycles + stall, "total_cycles"),
+            "overall utilisation": (
+                100 * product.overall_utilisation(dense_macs, stall_cycles=stall),
+                "overall_util_pct",
+            ),
+            "compute utilisation": (100 * product.compute_utilisation, "compute_util_pct"),
+            "SRAM filter reads": (words.filters, "sram_filter_reads"),
+            "SRAM output writes": (words.counted_outputs, "sram_ofmap_writes"),
+        }
+    )
 
 
 def _storage(row: Row, product: FoldedProduct, group: int) -> Iterator[Check]:
     values, k = product.k * product.n, row.whole("K")
     layout = _setting(row, r"_sp-([a-z_]+?)-", "sparse layout")
     metadata = metadata_words(layout, values=values, k=k, n=product.n, group=group)
-    yield row.check("dense filter words", k * product.n, "sp_orig_filter_words")
-    yield row.check("metadata words", metadata, "sp_metadata_words")
-    yield row.check("storage words", values + metadata, "sp_new_storage_words")
-    cycles = product.total_cycles + row.whole("stall_cycles")
-    yield row.check("metadata words per cycle", metadata / cycles, "sp_avg_metadata_bw")
+    cycles = max(1, product.total_cycles + row.stall_cycles)
+    return row.checks(
+        {
+            "dense filter words": (k * product.n, "sp_orig_filter_words"),
+            "metadata words": (metadata, "sp_metadata_words"),
+            "storage words": (values + metadata, "sp_new_storage_words"),
+            "metadata words per cycle": (metadata / cycles, "sp_avg_metadata_bw"),
+        }
+    )
 
 
 def _pattern(row: Row) -> tuple[int, int]:

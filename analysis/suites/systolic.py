@@ -21,7 +21,7 @@ _COLUMNS = (
 )
 _DRAM_COLUMNS = ("dram_ifmap_reads", "dram_filter_reads", "sram_ifmap_kb", "sram_filter_kb", "topology", "layer")
 #: (sizes of the buffers, product, topology, layer) -> DRAM reads: networks repeat layers.
-_Memo = dict[tuple[object, ...], tuple[int, int] | None]
+_Memo = dict[tuple[object, ...], tuple[int, int]]
 
 
 def checks(folder: Path) -> Iterator[Check]:
@@ -36,20 +36,30 @@ def checks(folder: Path) -> Iterator[Check]:
 
 
 def _cycles(row: Row, product: FoldedProduct) -> Iterator[Check]:
-    stall = row.whole("stall_cycles")
-    overall = product.overall_utilisation(product.m * product.n * product.k, stall_cycles=stall)
-    yield row.check("cycles", product.demand_rows, "demand_rows")
-    yield row.check("total cycles", product.total_cycles + stall, "total_cycles")
-    yield row.check("overall utilisation", 100 * overall, "overall_util_pct")
-    yield row.check("mapping efficiency", 100 * product.mapping_efficiency, "mapping_eff_pct")
-    yield row.check("compute utilisation", 100 * product.compute_utilisation, "compute_util_pct")
+    stall, macs = row.stall_cycles, product.m * product.n * product.k
+    return row.checks(
+        {
+            "cycles": (product.demand_rows, "demand_rows"),
+            "total cycles": (product.total_cycles + stall, "total_cycles"),
+            "overall utilisation": (
+                100 * product.overall_utilisation(macs, stall_cycles=stall),
+                "overall_util_pct",
+            ),
+            "mapping efficiency": (100 * product.mapping_efficiency, "mapping_eff_pct"),
+            "compute utilisation": (100 * product.compute_utilisation, "compute_util_pct"),
+        }
+    )
 
 
 def _sram(row: Row, product: FoldedProduct) -> Iterator[Check]:
     words = product.sram_words
-    yield row.check("SRAM input reads", words.inputs, "sram_ifmap_reads")
-    yield row.check("SRAM filter reads", words.filters, "sram_filter_reads")
-    yield row.check("SRAM output writes", words.counted_outputs, "sram_ofmap_writes")
+    return row.checks(
+        {
+            "SRAM input reads": (words.inputs, "sram_ifmap_reads"),
+            "SRAM filter reads": (words.filters, "sram_filter_reads"),
+            "SRAM output writes": (words.counted_outputs, "sram_ofmap_writes"),
+        }
+    )
 
 
 def _dram(row: Row, product: FoldedProduct, topologies: Path, memo: _Memo) -> Iterator[Check]:
@@ -63,9 +73,9 @@ def _dram(row: Row, product: FoldedProduct, topologies: Path, memo: _Memo) -> It
     if key not in memo:
         memo[key] = dram_reads(product, addresses, input_buffer_bytes=buffers[0], filter_buffer_bytes=buffers[1])
     found = memo[key]
-    assert found is not None
-    yield row.check("DRAM input reads", found[0], "dram_ifmap_reads")
-    yield row.check("DRAM filter reads", found[1], "dram_filter_reads")
+    yield from row.checks(
+        {"DRAM input reads": (found[0], "dram_ifmap_reads"), "DRAM filter reads": (found[1], "dram_filter_reads")}
+    )
 
 
 SUITE = Suite(

@@ -15,7 +15,7 @@ from ...workloads.errors import InputError, unknown_name
 from .bitmap import Bitmap, Dense
 from .bitpack import BitReader
 from .coordinate import CompressedRows, Coordinate
-from .level_ordered import LevelOrdered, LevelTag
+from .level_ordered import LevelOrdered, LevelTag, streams_per_level
 from .nm import GroupedSlots, PackedSlots
 from .runlength import RunLength
 from .statistics import KeepStatistics, entropy_bound_bits
@@ -34,6 +34,7 @@ __all__ = [
     "find_format",
     "pick",
     "sizes_by_format",
+    "streams_per_level",
 ]
 
 #: Name -> format, in the order that breaks ties of ``pick``: simpler layouts first.

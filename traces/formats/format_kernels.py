@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 
 def _count_escapes(keep: NDArray[np.uint8], escapes: NDArray[np.int64], histogram: NDArray[np.int64]) -> None:
-    """Sum of ``gap >> k`` over the zero runs in front of every retained weight, for all levels and widths at once.
+    """Zero runs in front of every retained weight, for all levels at once.
 
-    keep : uint8 (n,); escapes : int64 (levels, widths); histogram : int64 (levels, short); both zero on entry.
-    Runs shorter than ``short`` go through the histogram; longer ones are rare (at most n / short) and summed directly.
+    keep : uint8 (n,); escapes : int64 (levels, widths); histogram : int64 (levels + 1, short); both zero on entry.
+    Runs shorter than ``short`` are counted in ``histogram[level + 1]``, which the caller weighs by ``run >> k``; longer
+    ones are rare (at most n / short), their ``run >> k`` is added to ``escapes[level, k]`` directly.
     """
     levels, widths = escapes.shape
     short = histogram.shape[1]
@@ -22,16 +23,35 @@ def _count_escapes(keep: NDArray[np.uint8], escapes: NDArray[np.int64], histogra
             gap = i - following[level]
             following[level] = i + 1
             if gap < short:
-                histogram[level, gap] += 1
+                histogram[level + 1, gap] += 1
             else:
                 for k in range(widths):
                     escapes[level, k] += gap >> k
-    for level in range(levels):
-        for gap in range(1, short):
-            runs = histogram[level, gap]
-            if runs > 0:
-                for k in range(widths):
-                    escapes[level, k] += runs * (gap >> k)
+
+
+def _count_stream_escapes(keep: NDArray[np.uint8], escapes: NDArray[np.int64], histogram: NDArray[np.int64]) -> None:
+    """The runs of ``_count_escapes`` in the streams of single levels; the same arguments.
+
+    Stream l retains the weights with keep == l + 1, and its sequence leaves out the weights with keep > l + 1. The run
+    in front of a retained weight is thus the number of weights with keep <= l since the previous one of its stream.
+    Weights that no level retains take the same path, since a branch on random data costs more than their bookkeeping;
+    they end up in ``histogram[0]``.
+    """
+    levels, widths = escapes.shape
+    short = histogram.shape[1]
+    below = np.zeros(levels + 1, dtype=np.int64)  # [v]: weights so far with keep < v
+    before = np.zeros(levels + 1, dtype=np.int64)  # [v]: the same at the last weight with keep == v
+    for i in range(keep.size):
+        kept = keep[i]
+        gap = below[kept] - before[kept]
+        before[kept] = below[kept]
+        for v in range(1, levels + 1):
+            below[v] += kept < v
+        if gap < short:
+            histogram[kept, gap] += 1
+        else:
+            for k in range(widths):
+                escapes[kept - 1, k] += gap >> k
 
 
 def _find_largest_occupancy(keep: NDArray[np.uint8], group: int, largest: NDArray[np.int64]) -> None:
@@ -84,6 +104,7 @@ def _unpack_fields(data: NDArray[np.uint8], position: int, width: int, out: NDAr
 
 
 count_escapes = njit(cache=True)(_count_escapes)
+count_stream_escapes = njit(cache=True)(_count_stream_escapes)
 find_largest_occupancy = njit(cache=True)(_find_largest_occupancy)
 pack_fields = njit(cache=True)(_pack_fields)
 unpack_fields = njit(cache=True)(_unpack_fields)

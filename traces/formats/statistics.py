@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from ...workloads.errors import InputError
 from ...workloads.nesting import MAX_LEVELS
 
-#: Run-field widths 0..15 that the run-length format may choose from (four header bits).
+#: Run-field widths 0..15 that a run-length coder may choose from (four header bits).
 RUN_WIDTHS = 16
 #: Zero runs shorter than this are counted in a histogram; it fits the first-level cache for a few levels.
 _SHORT_RUN = 1024
+#: A kernel that takes keep (n,) and fills escapes (levels, RUN_WIDTHS) and histogram (levels + 1, _SHORT_RUN).
+RunCounter = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +70,30 @@ class KeepStatistics:
         """
         from .format_kernels import count_escapes
 
+        return self._sum_quotients(count_escapes)
+
+    @cached_property
+    def added(self) -> NDArray[np.int64]:
+        """Weights that each level retains and the next sparser one does not, int64 (levels,)."""
+        return -np.diff(self.nonzeros, append=0)
+
+    @cached_property
+    def stream_escapes(self) -> NDArray[np.int64]:
+        """Rounded-down run quotients within the stream of each level, int64 (levels, RUN_WIDTHS).
+
+        Entry [l, k] is the sum, over the weights that level l adds, of the zero run in front of each divided by 2**k
+        and rounded down. The sequence is row-major over the weights that level l + 1 does not retain.
+        """
+        from .format_kernels import count_stream_escapes
+
+        return self._sum_quotients(count_stream_escapes)
+
+    def _sum_quotients(self, count: RunCounter) -> NDArray[np.int64]:
         escapes = np.zeros((self.levels, RUN_WIDTHS), dtype=np.int64)
-        count_escapes(self.keep.reshape(-1), escapes, np.zeros((self.levels, _SHORT_RUN), dtype=np.int64))
-        return escapes
+        histogram = np.zeros((self.levels + 1, _SHORT_RUN), dtype=np.int64)
+        count(self.keep.reshape(-1), escapes, histogram)
+        quotients = np.arange(_SHORT_RUN, dtype=np.int64)[:, None] >> np.arange(RUN_WIDTHS, dtype=np.int64)
+        return np.asarray(escapes + histogram[1:] @ quotients)
 
     def largest_occupancy(self, group: int) -> NDArray[np.int64]:
         """Largest number of retained weights in a group of ``group`` consecutive columns, int64 (levels,).

@@ -1,0 +1,166 @@
+"""Cambricon-X: PEs that skip zero weights by step indices and read dense inputs.
+
+After Zhang et al., MICRO 2016: 16 PEs of 16 multipliers, one filter per PE; an indexing module picks for every PE the inputs
+of its next non-zero weights. Per window a PE takes ceil(non-zeros of its filter / multipliers) cycles, and the PEs of a
+group of filters wait for the slowest one.
+
+What its abstract does not settle is assumed: a filter's non-zeros are one sequence however the reduction is cut into tiles
+(a PE wastes multipliers at the end of a filter only); an indexing module reaches every input of a tile; filters of different
+groups of a depthwise or grouped layer may share the PEs, since each PE picks its own inputs; every window reads its inputs
+once for all PEs. Zero handling: skip weights; inputs are dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ...traces.trace import LayerTrace
+from ..loopnest import Blocking, Int64Array, ceil_div, split_bytes
+from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..schedule import TileOrder, build_table, order_tiles
+from ..strict import ArrayDescription, Size, ZeroHandling
+from ..tiles import ArrayTiming
+from .bricks import WindowNest, dense_nest, least_traffic, window_options
+from .cambricon_x_kernel import filter_progress
+from .operands import require_zero_handling
+from .plan import LayerPlan
+
+if TYPE_CHECKING:
+    from ..design import Design
+
+
+class CambriconXArray(ArrayDescription):
+    """``pes`` processing elements of ``multipliers``; ``index_bits``: the step stored with every non-zero weight.
+
+    ``pipeline_stages``: from the indexing module to the end of the adder tree.
+    """
+
+    kind: Literal["cambricon_x"]
+    pes: Size
+    multipliers: Annotated[int, Field(gt=0, le=1024)]
+    index_bits: Annotated[int, Field(ge=0, le=16)]
+    pipeline_stages: Annotated[int, Field(gt=0, le=64)] = 3
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Cycles per window and non-zeros, per (level, group, row block, k tile)."""
+
+    steps: Int64Array
+    nonzeros: Int64Array
+
+
+def window_cycles(
+    keep: NDArray[np.uint8], *, groups: int, levels: int, block_k: int, array: CambriconXArray
+) -> tuple[Int64Array, Int64Array]:
+    """Cycles of one window and non-zero weights of every tile, int64 (levels, groups, row blocks, k tiles) each.
+
+    Over the k tiles of a block of filters the cycles add up to max over filters of ceil(non-zeros / multipliers). Where a
+    group has fewer filters than there are PEs, as many groups as fit share them: the last of them carries the cycles.
+    ``keep``: uint8 (groups * filters, reduction); level l keeps what is > l.
+    """
+    done, nonzeros = filter_progress(
+        keep, groups=groups, levels=levels, block_n=array.pes, block_k=block_k, lanes=array.multipliers
+    )
+    together = max(1, array.pes // (keep.shape[0] // groups))
+    if together > 1:
+        starts = np.arange(0, groups, together)
+        slowest = np.maximum.reduceat(done, starts, axis=1)
+        done = np.zeros_like(done)
+        done[:, np.minimum(starts + together, groups) - 1] = slowest
+    return np.diff(done, axis=-1, prepend=0), nonzeros
+
+
+def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[LayerPlan]:
+    """Tile tables of one layer on Cambricon-X, level by level."""
+    array, gemm, buffers = design.array, trace.layer.gemm, design.buffers
+    assert isinstance(array, CambriconXArray)
+    assert gemm is not None
+    require_zero_handling(design, weights=(ZeroHandling.SKIP,), inputs=(ZeroHandling.NONE, ZeroHandling.GATE))
+    keep = trace.keep
+    if keep is None:  # two activations multiplied: the second operand is treated as dense
+        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
+    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    blocking = tile_blocking(trace, design)
+    cycles, nonzeros = window_cycles(keep, groups=gemm.b, levels=trace.levels, block_k=blocking.k, array=array)
+    for level in levels:
+        stored = split_bytes(trace.bytes(design.weight_format, level), nonzeros[level])
+        nest = WindowNest(trace.layer, gemm, blocking, stored, trace.activation_bits)
+        order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.accumulator_bits))
+        work = _Work(cycles[level], nonzeros[level])
+        yield _plan(order, work, array, trace=trace, level=level)
+
+
+def tile_blocking(trace: LayerTrace, design: Design) -> Blocking:
+    """Filters of all PEs, and the windows and depth of a tile that cost the least DRAM traffic at level 0.
+
+    Buffers hold a tile twice. All levels are cut alike; an encoded tile is bounded by what it would need if it were dense.
+    """
+    array, gemm, buffers = design.array, trace.layer.gemm, design.buffers
+    assert isinstance(array, CambriconXArray)
+    assert gemm is not None
+    used = min(array.pes, gemm.n)
+    depth = gemm.k
+    for level in range(trace.levels):
+        stored, nonzeros = trace.bytes(design.weight_format, level), int(trace.nonzeros[level])
+        if 2 * stored > buffers.weights.bytes:
+            depth = min(depth, buffers.weights.bytes * nonzeros // (2 * used * stored))
+    inputs = buffers.inputs.bytes // 2 * 8 // trace.activation_bits
+    sums = buffers.outputs.bytes * 8 // (array.accumulator_bits * used)
+    options = [
+        Blocking(n=array.pes, m=windows, k=max(1, min(depth, inputs // windows)))
+        for windows in window_options(gemm.m, min(sums, inputs))
+    ]
+    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    stored = trace.bytes(design.weight_format, 0)
+    nests = [dense_nest(trace, blocking, weight_bytes=stored) for blocking in options]
+    return least_traffic(nests, capacity, output_bits=array.accumulator_bits).blocking
+
+
+def _plan(order: TileOrder, work: _Work, array: CambriconXArray, *, trace: LayerTrace, level: int) -> LayerPlan:
+    where, gemm = (order.group, order.row, order.k_tile), order.nest.gemm
+    columns = order.nest.columns_used()[order.column]
+    steps = work.steps[where] * columns
+    tiles = build_table(
+        order,
+        load_beats=np.zeros_like(order.row),
+        steps=steps,
+        drain_words=np.zeros_like(order.row),
+        actions=_actions(order, array, nonzeros=work.nonzeros[where]),
+        output_bits=trace.activation_bits,
+    )
+    return LayerPlan(
+        level=level,
+        tiles=tiles,
+        timing=ArrayTiming(latency=array.pipeline_stages - 1),
+        tiling=order.tiling,
+        compulsory_bytes=compulsory_bytes(order.nest),
+        mac_dense=gemm.macs,
+        mac_skipped=gemm.macs - trace.macs(level) // trace.layer.repeat,
+        mac_weight_zero_issued=0,
+        pe_slots=int(steps.sum()) * array.pes * array.multipliers,
+    )
+
+
+def _actions(order: TileOrder, array: CambriconXArray, *, nonzeros: Int64Array) -> dict[str, Int64Array]:
+    """Action counts per tile. Inputs of a window are read once for all PEs, weights and steps once per window."""
+    nest = order.nest
+    rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
+    depth = np.minimum(nest.blocking.k, nest.gemm.k - order.k_tile * nest.blocking.k)
+    products, outputs = nonzeros * columns, rows * columns
+    spill_bytes, finished_bytes = ceil_div(array.accumulator_bits, 8), ceil_div(array.activation_bits, 8)
+    return {
+        "mac_weight_nonzero": products,
+        "mac_issued": products,
+        "weight_buffer_read_bytes": -(-products * (array.weight_bits + array.index_bits) // 8),
+        "input_buffer_read_bytes": -(-columns * depth * array.activation_bits // 8),
+        "output_buffer_write_bytes": outputs * np.where(order.closes, finished_bytes, spill_bytes),
+        "output_buffer_read_bytes": outputs * np.where(order.k_tile > 0, spill_bytes, 0),
+        "register_bytes": -(-products * 2 * (array.weight_bits + array.activation_bits) // 8),
+    }

@@ -1,0 +1,134 @@
+"""`nestling compare`: one table and one figure over designs and levels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+
+from ..sim.results import LevelResult
+from ..workloads.errors import InputError
+from .figure_style import DESIGN_COLOURS, INK, PAPER, Sheet, style
+from .study import Study, execution_at, labelled
+from .tables import accuracy_text, ordered_levels
+from .units import si_scale
+
+
+def utilisation(level: LevelResult) -> float:
+    """Non-zero-weight MACs of all layers per multiplier-cycle, weighted by cycles."""
+    return sum(layer.utilisation * layer.cycles for layer in level.layers) / max(1, level.cycles)
+
+
+def comparison_table(study: Study) -> pd.DataFrame:
+    """One row per design and level: accuracy, cycles, latency, energy, EDP, utilisation, DRAM and compulsory bytes."""
+    rows = []
+    for label, result in labelled(study):
+        for level in ordered_levels(result):
+            execution = execution_at(study, level.level)
+            rows.append(
+                {
+                    "design": label,
+                    "level": level.level,
+                    "density": level.density,
+                    "accuracy": None if execution is None else execution.accuracy,
+                    "cycles": level.cycles,
+                    "latency_s": level.latency_s,
+                    "energy_j": level.energy_j,
+                    "edp_js": level.energy_j * level.latency_s,
+                    "utilisation": utilisation(level),
+                    "dram_bytes": sum(x.counts["dram_read_bytes"] + x.counts["dram_write_bytes"] for x in level.layers),
+                    "compulsory_read_bytes": sum(layer.compulsory_bytes for layer in level.layers),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def terminal_comparison(study: Study) -> Table:
+    """The comparison as one terminal table; the best of a column at each level is marked."""
+    table = comparison_table(study)
+    latency, energy = si_scale(table["latency_s"], "s"), si_scale(table["energy_j"], "J")
+    shown = Table(title=f"{study.network}: designs side by side (best of each level in bold)")
+    shown.add_column("design")
+    for heading in (
+        "level",
+        "accuracy",
+        "cycles",
+        f"latency {latency.unit}",
+        f"energy {energy.unit}",
+        "util",
+        "DRAM/compulsory",
+    ):
+        shown.add_column(heading, justify="right")
+    best = table.groupby("level")[["latency_s", "energy_j"]].min()
+    for row in table.itertuples():
+        fastest, leanest = best.loc[row.level]
+        traffic = row.dram_bytes / max(1, row.compulsory_read_bytes)
+        shown.add_row(
+            str(row.design),
+            str(row.level),
+            accuracy_text(execution_at(study, int(row.level))),
+            f"{row.cycles:,}",
+            _marked(latency.number(row.latency_s), row.latency_s == fastest),
+            _marked(energy.number(row.energy_j), row.energy_j == leanest),
+            f"{row.utilisation:.1%}",
+            f"{traffic:.2f}x",
+        )
+    return shown
+
+
+def _marked(text: str, best: bool) -> str:
+    return f"[bold green]{text}[/bold green]" if best else text
+
+
+def comparison_figure(study: Study, path: Path) -> None:
+    """Cycles, energy and utilisation per design and level as an SVG or PNG file, by the suffix of ``path``."""
+    table = comparison_table(study)
+    designs = list(dict.fromkeys(table["design"]))
+    panels = (
+        ("cycles", "cycles per inference", True),
+        ("energy_j", "energy per inference (J)", True),
+        ("utilisation", "share of multiplier-cycles with a non-zero weight", False),
+    )
+    with style():
+        sheet = Sheet([(0.28 * len(designs) + 0.3, 0.75)] * len(panels), left=1.9, top=0.6, bottom=0.7)
+        levels = sorted(table["level"].unique())
+        colours = {level: DESIGN_COLOURS[i % len(DESIGN_COLOURS)] for i, level in enumerate(levels)}
+        for axes, (column, label, logarithmic) in zip(sheet.axes, panels, strict=True):
+            for level in levels:
+                part = table[table["level"] == level]
+                places = [designs.index(name) for name in part["design"]]
+                axes.scatter(part[column], places, color=colours[level], s=34, zorder=3)
+            if logarithmic:
+                axes.set_xscale("log")
+            axes.set_yticks(range(len(designs)), designs)
+            axes.invert_yaxis()
+            axes.set_xlabel(label)
+            axes.grid(axis="both")
+        sheet.legend([(f"level {level}", colours[level]) for level in levels], columns=len(levels))
+        with_page_colours = {"facecolor": "white", "metadata": {"Date": None} if path.suffix == ".svg" else None}
+        for text in sheet.figure.findobj(lambda artist: hasattr(artist, "get_color")):
+            if getattr(text, "get_color")() in (INK, PAPER):  # noqa: B009 - artists differ in what they offer
+                getattr(text, "set_color")("black")  # noqa: B009
+        sheet.figure.savefig(path, dpi=150, **with_page_colours)
+
+
+def write_comparison(study: Study, folder: Path) -> None:
+    """Write comparison.csv and comparison.svg; both appear complete or not at all.
+
+    Raises
+    ------
+    InputError
+        if the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+            draft = Path(temporary)
+            comparison_table(study).to_csv(draft / "comparison.csv", index=False)
+            comparison_figure(study, draft / "comparison.svg")
+            for file in sorted(draft.iterdir()):
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written ({error.strerror or error})") from None

@@ -1,0 +1,73 @@
+"""Suite `zigzag`: the energy of every ResNet-18 layer from ZigZag's own access counts, to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...accel.zigzag import READS, WRITES, ReplayedEnergy, read_accelerator, replay
+from ...workloads.errors import InputError
+from .suite import Bar, Check, Suite
+from .tables import read_rows, whole
+
+_COLUMNS = ("layer", "macs", "energy_pJ", "mac_energy_pJ", "mem_energy_pJ")
+#: Accelerator file -> results on it.
+_RUNS = {"simple16.yaml": "resnet18_simple16.csv"}
+
+
+def checks(folder: Path) -> Iterator[Check]:
+    """Energy in total, of the MACs, of all memories and of every level, per layer."""
+    for accelerator_file, results in _RUNS.items():
+        accelerator = read_accelerator(folder / "zigzag" / accelerator_file)
+        path = folder / "zigzag" / results
+        for number, row in enumerate(read_rows(path, _COLUMNS)):
+            counts = row_accesses(row, path=path)
+            energy = replay(accelerator, macs=whole(row, "macs", path=path), accesses=counts)
+            name = f"{number} {row['layer']}"
+            for quantity, (found, column) in _quantities(energy, row).items():
+                yield Check(name, accelerator.name, quantity, found, _number(row, column, path=path))
+
+
+def row_accesses(row: dict[str, str], *, path: Path) -> dict[tuple[str, int, str], float]:
+    """Access counts of a results row: columns ``acc_<operand><level>_<direction>``."""
+    found = {}
+    for column, text in row.items():
+        if not column.startswith("acc_"):
+            continue
+        place, _, direction = column.removeprefix("acc_").partition("_")
+        if direction not in READS + WRITES or not place[1:].isdigit():
+            raise InputError(f"{path}: column '{column}' is not acc_<operand><level>_<direction>")
+        if text:
+            found[place[0], int(place[1:]), direction] = _number(row, column, path=path)
+    if not found:
+        raise InputError(f"{path}: no column acc_<operand><level>_<direction>")
+    return found
+
+
+def _quantities(energy: ReplayedEnergy, row: dict[str, str]) -> dict[str, tuple[float, str]]:
+    """Quantity -> (ours, column of theirs); per-level columns are optional."""
+    found = {
+        "energy": (energy.total_pj, "energy_pJ"),
+        "MAC energy": (energy.mac_pj, "mac_energy_pJ"),
+        "memory energy": (energy.memory_pj, "mem_energy_pJ"),
+    }
+    for (operand, level), picojoules in energy.levels.items():
+        column = f"e_{operand}{level}_pJ"
+        if row.get(column):
+            found[f"{operand}{level} energy"] = (picojoules, column)
+    return found
+
+
+def _number(row: dict[str, str], column: str, *, path: Path) -> float:
+    try:
+        return float(row[column])
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: {column} = '{row[column]}' is not a number") from None
+
+
+SUITE = Suite(
+    name="zigzag",
+    title="Energy of ResNet-18 on a 16x16 array from ZigZag 3.9.1's access counts",
+    checks=checks,
+    bars=(Bar(max=1e-9),),
+)
