@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 from rich.table import Table
 
 from ..sim.results import LevelResult
 from ..workloads.errors import InputError
-from .figure_style import DESIGN_COLOURS, INK, PAPER, Sheet, style
+from .figure_style import DESIGN_COLOURS, Sheet, style
 from .study import Study, execution_at, labelled
 from .tables import accuracy_text, ordered_levels
 from .units import si_scale
@@ -62,18 +63,18 @@ def terminal_comparison(study: Study) -> Table:
     ):
         shown.add_column(heading, justify="right")
     best = table.groupby("level")[["latency_s", "energy_j"]].min()
-    for row in table.itertuples():
-        fastest, leanest = best.loc[row.level]
-        traffic = row.dram_bytes / max(1, row.compulsory_read_bytes)
+    for row in table.to_dict("records"):
+        execution = execution_at(study, int(row["level"]))
+        fastest, leanest = best.loc[row["level"]]
         shown.add_row(
-            str(row.design),
-            str(row.level),
-            accuracy_text(execution_at(study, int(row.level))),
-            f"{row.cycles:,}",
-            _marked(latency.number(row.latency_s), row.latency_s == fastest),
-            _marked(energy.number(row.energy_j), row.energy_j == leanest),
-            f"{row.utilisation:.1%}",
-            f"{traffic:.2f}x",
+            str(row["design"]),
+            str(row["level"]),
+            accuracy_text(execution),
+            f"{row['cycles']:,}",
+            _marked(latency.number(row["latency_s"]), row["latency_s"] == fastest),
+            _marked(energy.number(row["energy_j"]), row["energy_j"] == leanest),
+            f"{row['utilisation']:.1%}",
+            f"{row['dram_bytes'] / max(1, row['compulsory_read_bytes']):.2f}x",
         )
     return shown
 
@@ -102,16 +103,19 @@ def comparison_figure(study: Study, path: Path) -> None:
                 axes.scatter(part[column], places, color=colours[level], s=34, zorder=3)
             if logarithmic:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+                axes.xaxis.set_minor_formatter(NullFormatter())
+            else:
+                axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
             axes.set_yticks(range(len(designs)), designs)
             axes.invert_yaxis()
             axes.set_xlabel(label)
             axes.grid(axis="both")
         sheet.legend([(f"level {level}", colours[level]) for level in levels], columns=len(levels))
-        with_page_colours = {"facecolor": "white", "metadata": {"Date": None} if path.suffix == ".svg" else None}
-        for text in sheet.figure.findobj(lambda artist: hasattr(artist, "get_color")):
-            if getattr(text, "get_color")() in (INK, PAPER):  # noqa: B009 - artists differ in what they offer
-                getattr(text, "set_color")("black")  # noqa: B009
-        sheet.figure.savefig(path, dpi=150, **with_page_colours)
+        sheet.figure.savefig(
+            path, dpi=150, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None
+        )
 
 
 def write_comparison(study: Study, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..sim.results import LayerResult
 from ..workloads.errors import InputError
 from ..workloads.network import Network
 from .run import Progress as ProgressCallback
@@ -62,8 +63,8 @@ def show_study(study: Study, folder: Path | None) -> None:
 
 def _console() -> Console:
     """Results: as wide as the terminal, or 100 columns where there is none (a pipe, a file)."""
-    console = Console()
-    return console if console.is_terminal else Console(width=100)
+    console = Console(emoji=False)
+    return console if console.is_terminal else Console(width=100, emoji=False)
 
 
 def _shared_warnings(study: Study) -> dict[str, list[str]]:
@@ -235,7 +236,7 @@ def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool, details: bool)
         verdict = "[green]pass[/green]" if outcome.passed else "[red]FAIL[/red]"
         errors = (_error(s.mean_error), _error(s.p95_error), _error(s.max_error))
         table.add_row(
-            outcome.suite.name, str(s.rows), str(s.exact), *errors, "; ".join(map(str, outcome.suite.bars)), verdict
+            outcome.suite.name, str(s.rows), str(s.exact), *errors, outcome.demands, verdict
         )
     console = _console()
     console.print(table)
@@ -278,7 +279,7 @@ def _work_table(explanation: Explanation) -> Table:
     table.add_column("per inference")
     for result in explanation.results:
         table.add_column(f"level {result.level}", justify="right")
-    rows = {
+    rows: dict[str, Callable[[LayerResult], str]] = {
         "effectual MACs": lambda r: f"{r.counts['mac_effectual']:,}",
         "gated MACs": lambda r: f"{r.counts['mac_gated']:,}",
         "skipped MACs": lambda r: f"{r.counts['mac_skipped']:,}",

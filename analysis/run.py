@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -205,8 +206,8 @@ def execute_workload(
     levels = range(workload.network.levels) if options.levels is None else options.levels
     executions = []
     for level in levels:
-        stage = f"execute level {level}"
-        accuracy = executor.accuracy(images, labels, level, progress=lambda d, t, s=stage: progress(s, d, t))
+        shown = partial(progress, f"execute level {level}")
+        accuracy = executor.accuracy(images, labels, level, progress=shown)
         check = executor.check(images[:CHECK_IMAGES], level)
         if not check.passed:
             raise ConservationError(

@@ -42,6 +42,11 @@ class Outcome:
     def passed(self) -> bool:
         return not self.missed
 
+    @property
+    def demands(self) -> str:
+        """The bars that ask for something, without those that only report."""
+        return "; ".join(text for bar in self.suite.bars if not (text := str(bar)).endswith("reported"))
+
     def to_json(self) -> dict[str, Any]:
         """The machine-readable contract of DESIGN.md; errors as fractions."""
         return {

@@ -37,10 +37,8 @@ def _pipeline(fetch_cycles, store_cycles, load_beats, steps, drain_words, after,
                 start += (load_beats[c] - 1) * beat_interval + 1
             loaded[c] = bus_free = start
             bank_free = previous + 1  # the other bank holds the tile before this one
-            if steps[c] > 0:  # a tile without steps passes without issuing
-                start = max(start, previous + step_interval)
-            else:
-                start = max(start, previous)
+            # A tile without steps passes without issuing.
+            start = max(start, previous + step_interval) if steps[c] > 0 else max(start, previous)
             first[c] = start
             if steps[c] > 0:
                 start += (steps[c] - 1) * step_interval

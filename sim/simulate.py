@@ -244,7 +244,8 @@ def _warnings(trace: Trace, design: Design, layers: Sequence[LayerResult]) -> li
         share = sum(layer.counts["mac_dense"] for layer in low) / macs
         names = ", ".join(f"{x.layer} {x.utilisation:.1%}" for x in low[:4]) + (" ..." if len(low) > 4 else "")
         found.append(
-            f"less than {LOW_UTILISATION:.0%} of the multipliers at work in {_count(low, 'layer')} ({share:.1%} of MACs): {names}"
+            f"less than {LOW_UTILISATION:.0%} of the multipliers at work in {_count(low, 'layer')} "
+            f"({share:.1%} of MACs): {names}"
         )
     if trace.data_movement:
         ops = sorted({x.op for x in trace.data_movement})

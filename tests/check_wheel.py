@@ -1,7 +1,7 @@
 """Build the wheel and use it from outside the repository, in an environment of its own.
 
-Run as ``python -m tests.check_wheel`` from the repository's root. The new environment borrows the installed dependencies, so only
-nestling itself comes from the wheel.
+Run as ``python -m tests.check_wheel`` from the repository's root. The new environment borrows the installed dependencies,
+so only nestling itself comes from the wheel.
 """
 
 from __future__ import annotations

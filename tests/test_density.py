@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nestling.traces.density import DENSITY_MODELS, with_density_model
 from nestling.traces.lowering import lower
 from nestling.workloads.errors import InputError
@@ -20,9 +19,7 @@ def trace_of(channels=16, filters=8, kernel=3, densities=(0.6, 0.3, 0.05), seed=
 
 @pytest.mark.parametrize("model", DENSITY_MODELS)
 @settings(max_examples=25, deadline=None)
-@given(
-    channels=st.integers(1, 20), filters=st.integers(1, 9), kernel=st.sampled_from([1, 3]), top=st.floats(0, 1)
-)
+@given(channels=st.integers(1, 20), filters=st.integers(1, 9), kernel=st.sampled_from([1, 3]), top=st.floats(0, 1))
 def test_counts_and_nesting_stay(model, channels, filters, kernel, top):
     trace = trace_of(channels, filters, kernel, (top, top / 2, 0.0))
     redrawn = with_density_model(trace, model).layers[0]

@@ -24,6 +24,7 @@ from nestling.analysis.units import si_scale
 from nestling.sim.pipeline import flat_timing
 from nestling.traces.formats import FORMATS
 from scipy.stats import binomtest
+
 from .study_cases import layers, study
 
 ALL = ["energy", "latency", "tradeoff", "utilisation", "timeline", "storage", "measured"]

@@ -13,6 +13,7 @@ from nestling.analysis.report import comparison, design_values, headline, render
 from nestling.analysis.study import Study, design_labels
 from nestling.sim.results import Result
 from nestling.workloads.errors import InputError
+
 from .study_cases import DESIGNS, layers, study
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}

@@ -17,6 +17,7 @@ from nestling.analysis.tables import GROUPS, SPLIT_PARTS, layer_table, level_tab
 from nestling.analysis.units import byte_scale, number, percent, si_scale
 from nestling.sim.results import LayerResult, LevelResult
 from rich.console import Console
+
 from .study_cases import study, with_slower_cpu
 
 

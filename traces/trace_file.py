@@ -144,10 +144,11 @@ def _rows(file: Any) -> Iterator[dict[str, Any]]:
 
 def _layer(path: Path, row: dict[str, Any], levels: int) -> LayerTrace:
     gemm = Gemm(*(int(row[axis]) for axis in "bmnk"))
+    dimensions: dict[str, Any] = {name: int(row[name]) for name in DIMENSIONS}
     layer = Layer(
         name=row["name"],
         op=row["op"],
-        **{name: int(row[name]) for name in DIMENSIONS},
+        **dimensions,
         gemm=None if row["op"] in CONV_OPS else gemm,
         relu_in=bool(row["relu_in"]),
     )
