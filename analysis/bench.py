@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ..accel.arrays import ARRAYS, LayerPlan
-from ..accel.design import load_design
+from ..accel.design import DESIGNS, load_design
+from ..accel.strict import ZeroHandling
 from ..sim.pipeline import flat_timing, run_recurrence
 from ..sim.pipeline_simpy import run_simpy
 from ..sim.simulate import simulate
@@ -41,8 +43,8 @@ def _row(name: str, ours: float, unit: str, *, peer: float | None = None) -> Ben
 
 
 def run_benchmarks(progress: Progress) -> list[BenchRow]:
-    """All benchmarks, some 20 seconds."""
-    suites: tuple[Callable[[], list[BenchRow]], ...] = (_command_line, _resnet50, _engines)
+    """All benchmarks, a minute or two."""
+    suites: tuple[Callable[[], list[BenchRow]], ...] = (_command_line, _resnet50, _designs, _engines, _scale_sim)
     rows = []
     for done, suite in enumerate(suites, start=1):
         rows += suite()
@@ -92,6 +94,26 @@ def _resnet50() -> list[BenchRow]:
         _row("ResNet-50 simulation, 3 levels", _cpu_seconds(lambda: simulate(trace, design), 5), "CPU s"),
         _row("ResNet-50 masks + lowering + simulation, warm", _cpu_seconds(everything, 5), "CPU s", peer=1.0),
     ]
+
+
+def _designs() -> list[BenchRow]:
+    """Warm simulation of ResNet-50, 3 levels, on every design; bars: 1 s, 20 s where zero inputs are skipped, too."""
+    nested = with_synthetic_levels(load_model("resnet50"), _DENSITIES)
+    rows = []
+    for name in DESIGNS:
+        design = load_design(name)
+        trace = lower(nested, weight_bits=design.array.weight_bits, activation_bits=design.array.activation_bits)
+        both_sides = design.zero_handling.inputs == ZeroHandling.SKIP
+        simulate(trace, design)
+        seconds = _cpu_seconds(partial(simulate, trace, design), 1 if both_sides else 3)
+        rows.append(_row(f"ResNet-50 x 3 levels on {name}", seconds, "CPU s", peer=20.0 if both_sides else 1.0))
+    return rows
+
+
+def _scale_sim() -> list[BenchRow]:
+    from .bench_scalesim import scale_sim_rows
+
+    return scale_sim_rows()
 
 
 def _engines() -> list[BenchRow]:

@@ -88,9 +88,9 @@ def test_latency_falls_more_slowly_than_the_densities() -> None:
 def test_dense_operands_are_not_compressed() -> None:
     array = design("dstc").array
     assert isinstance(array, DualSideArray)
-    assert expected_gemm_cycles((512, 256, 1024), 1.0, 0.82, accumulators=2048, array=array) == 131072
+    assert expected_gemm_cycles((512, 256, 1024), (1.0, 0.82), accumulators=2048, array=array) == 131072
     with pytest.raises(InputError, match="exceeds 128 accumulators"):
-        expected_gemm_cycles((512, 256, 1024), 1.0, 0.5, accumulators=128, array=array)
+        expected_gemm_cycles((512, 256, 1024), (1.0, 0.5), accumulators=128, array=array)
     with pytest.raises(InputError, match="no tile of 4 elements"):
         expected_quanta(4, 1.5, quantum=2)
 

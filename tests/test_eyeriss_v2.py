@@ -37,7 +37,7 @@ def test_one_pe_counts_every_pair_of_nonzeros(positions: int, k: int, features: 
     cycles = cluster_cycles(inputs, weights, pes=1, per_pixel=True)
     assert cycles == single_pe_cycles(inputs.sum(axis=0), weights.sum(axis=0))
     assert cycles == int((inputs.astype(int) @ weights.T.astype(int)).sum())
-    assert skipped_computes(int(inputs.sum()), features, cycles) == int(
+    assert skipped_computes(int(inputs.sum()), features=features, cycles=cycles) == int(
         (inputs.astype(int) @ (~weights).T.astype(int)).sum()
     )
 
@@ -61,7 +61,11 @@ def test_imbalance_shows_where_densities_see_none() -> None:
     uneven, even = np.zeros((4, 8), np.bool_), np.zeros((4, 8), np.bool_)
     uneven[:2], even[:, ::2] = True, True
     assert uneven.sum() == even.sum()
-    assert cluster_cycles(inputs, even, pes=2, per_pixel=True) == uniform_cycles(5 * 4 * 8, 1.0, 0.5, pes=2) == 40
+    assert (
+        cluster_cycles(inputs, even, pes=2, per_pixel=True)
+        == uniform_cycles(5 * 4 * 8, input_density=1.0, weight_density=0.5, pes=2)
+        == 40
+    )
     assert cluster_cycles(inputs, uneven, pes=2, per_pixel=True) == 80
 
 

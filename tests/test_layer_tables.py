@@ -145,7 +145,7 @@ def test_files_that_are_no_tables(tmp_path: Path, content: bytes, message: str) 
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         load_table(tmp_path / "none.csv")
-    with pytest.raises(InputError, match="not a readable text file"):
+    with pytest.raises(InputError, match="not a regular file"):
         load_table(tmp_path)
 
 

@@ -160,6 +160,18 @@ def test_structured_weights_halve_the_cycles_of_a_dense_tile() -> None:
     assert next(int(p.tiles.steps.sum()) for p in plans(trace, [2], narrow)) > 1.5 * dense // 4
 
 
+def test_compressed_inputs_take_less_bandwidth_unless_they_are_dense() -> None:
+    trace = layer_trace(SHAPES["pointwise"])  # half of its inputs are assumed zero
+    dense = layer_trace(SHAPES["linear"])
+    plain, small = design("stc-flexible"), design("stc-flexible", {"array.compressed_inputs": True})
+    for level in range(trace.levels):
+        before, after = (next(iter(plans(trace, [level], hardware))).tiles.totals() for hardware in (plain, small))
+        assert after["input_buffer_read_bytes"] < before["input_buffer_read_bytes"]
+        assert after["mac_issued"] == before["mac_issued"]
+    before, after = (next(iter(plans(dense, [0], hardware))).tiles.totals() for hardware in (plain, small))
+    assert after["input_buffer_read_bytes"] == before["input_buffer_read_bytes"]
+
+
 def test_channels_are_innermost() -> None:
     trace = layer_trace(
         conv("c", INPUT, C=2, H=3, K=1, R=2), keep=np.arange(8, dtype=np.uint8).reshape(1, 2, 2, 2) % 3, levels=2

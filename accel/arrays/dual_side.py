@@ -156,14 +156,17 @@ def expected_latency(
 
 
 def expected_gemm_cycles(
-    shape: tuple[int, int, int], weight_density: float, input_density: float, *, accumulators: int, array: DualSideArray
+    shape: tuple[int, int, int], densities: tuple[float, float], *, accumulators: int, array: DualSideArray
 ) -> int:
-    """Cycles of a GEMM (rows, reduction, columns) at uniform densities, best tile of at most ``accumulators`` sums.
+    """Cycles of a GEMM (rows, reduction, columns) at uniform densities of weights and inputs.
+
+    The best tile of at most ``accumulators`` sums is taken.
 
     Two operands of at least 80 % density run dense: the case study switches compression off there. The mask of a dense
     operand is not read.
     """
     rows, reduction, columns = shape
+    weight_density, input_density = densities
     if weight_density >= DENSE_FROM and input_density >= DENSE_FROM:
         input_density = 1.0
     best = None
@@ -256,30 +259,16 @@ def _plan(
     """``counts``: non-zero weights per (b, row block, k tile) and non-zero inputs per (b, column block, k tile)."""
     nest, gemm = order.nest, order.nest.gemm
     where = (order.group, order.row, order.column, order.k_tile)
-    rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
-    depth = block_sizes(gemm.k, nest.blocking.k)[order.k_tile]
-    nonzero_weights = counts[0][order.group, order.row, order.k_tile]
-    nonzero_inputs = counts[1][order.group, order.column, order.k_tile]
-    weight_bytes = -(-(nonzero_weights * array.weight_bits + rows * depth) // _BYTE_BITS)
-    input_bytes = -(-(nonzero_inputs * array.activation_bits + columns * depth) // _BYTE_BITS)
-    steps = np.maximum(work.cycles[where], -(-(weight_bytes + input_bytes) // array.smem_bytes_per_cycle))
+    actions = _actions(order, work, array, counts=counts)
+    fetched = actions["weight_buffer_read_bytes"] + actions["input_buffer_read_bytes"]
+    steps = np.maximum(work.cycles[where], -(-fetched // array.smem_bytes_per_cycle))
     effectual = work.effectual[where]
-    stored = -(-array.activation_bits // _BYTE_BITS)
     tiles = build_table(
         order,
         load_beats=np.zeros_like(order.row),
         steps=steps,
         drain_words=np.zeros_like(order.row),
-        actions={
-            "mac_weight_nonzero": nonzero_weights * columns,
-            "mac_issued": effectual,
-            "weight_buffer_read_bytes": weight_bytes,
-            "input_buffer_read_bytes": input_bytes,
-            "operand_register": work.unit_cycles[where] * (array.quantum_rows + array.quantum_columns),
-            "accumulator_read": effectual,
-            "accumulator_write": effectual,
-            "output_buffer_write_bytes": np.where(order.closes, rows * columns * stored, 0),
-        },
+        actions=actions,
         output_bits=trace.activation_bits,
     )
     return LayerPlan(
@@ -293,3 +282,25 @@ def _plan(
         mac_weight_zero_issued=0,
         pe_slots=int(steps.sum()) * array.macs,
     )
+
+
+def _actions(
+    order: TileOrder, work: _BlockWork, array: DualSideArray, *, counts: tuple[Int64Array, Int64Array]
+) -> dict[str, Int64Array]:
+    """Action counts per tile: compressed operands (a mask bit per element) come once, sums scatter one by one."""
+    nest, where = order.nest, (order.group, order.row, order.column, order.k_tile)
+    rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
+    depth = block_sizes(nest.gemm.k, nest.blocking.k)[order.k_tile]
+    weights = counts[0][order.group, order.row, order.k_tile]
+    inputs = counts[1][order.group, order.column, order.k_tile]
+    stored = -(-array.activation_bits // _BYTE_BITS)
+    return {
+        "mac_weight_nonzero": weights * columns,
+        "mac_issued": work.effectual[where],
+        "weight_buffer_read_bytes": -(-(weights * array.weight_bits + rows * depth) // _BYTE_BITS),
+        "input_buffer_read_bytes": -(-(inputs * array.activation_bits + columns * depth) // _BYTE_BITS),
+        "operand_register": work.unit_cycles[where] * (array.quantum_rows + array.quantum_columns),
+        "accumulator_read": work.effectual[where],
+        "accumulator_write": work.effectual[where],
+        "output_buffer_write_bytes": np.where(order.closes, rows * columns * stored, 0),
+    }

@@ -8,6 +8,8 @@ and every pass loads its filters anew:
                      + filter words / bus words          the scratchpads are not double buffered
                      + first window of every input row   before the first MAC, over a narrower bus
 
+That the two loads are not hidden, and how many images a pass takes, are assumptions of this model (suite `eyeriss`).
+
 A zero input holds the multiplier, the weight scratchpad and the partial-sum scratchpad still; cycles do not change. Inputs
 lie in DRAM as pairs of a run of zeros and a value, outputs are counted uncompressed (their zeros are not in the trace).
 """

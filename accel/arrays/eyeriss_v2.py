@@ -71,12 +71,12 @@ def single_pe_cycles(input_nonzeros: Int64Array, weight_nonzeros: Int64Array) ->
     return int(input_nonzeros @ weight_nonzeros)
 
 
-def skipped_computes(input_nonzeros: int, features: int, cycles: int) -> int:
+def skipped_computes(input_nonzeros: int, *, features: int, cycles: int) -> int:
     """Products with a non-zero input and a zero weight: the PE fetches the input and skips them."""
     return features * input_nonzeros - cycles
 
 
-def uniform_cycles(macs: int, input_density: float, weight_density: float, *, pes: int = 1) -> float:
+def uniform_cycles(macs: int, *, input_density: float, weight_density: float, pes: int = 1) -> float:
     """What densities alone predict: dense MACs x both densities / PEs."""
     return macs * input_density * weight_density / pes
 

@@ -201,16 +201,18 @@ def _smem_bytes(
 
 
 def _actions(order: TileOrder, work: _TileWork, array: TensorCoreArray, *, issued: Int64Array) -> dict[str, Int64Array]:
-    """Action counts per tile: registers are filled once per tile and read per MAC, sums once per row and issue step."""
+    """Action counts per tile: registers are filled once per tile and read per MAC; sums are read and written once per row
+    and issue step, cleared by one more write at first and then not read."""
     where, nest = (order.group, order.row, order.k_tile), order.nest
     rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
     sums = -(-work.slots // array.lanes)[where] * rows * columns
+    cleared = np.where(order.k_tile == 0, rows * columns, 0)
     stored = -(-array.activation_bits // _BYTE_BITS)
     return {
         "mac_weight_nonzero": work.nonzeros[where] * columns,
         "mac_issued": issued,
         "operand_register": issued + work.slots[where] * rows,
-        "accumulator_read": sums,
-        "accumulator_write": sums,
+        "accumulator_read": sums - cleared,
+        "accumulator_write": sums + cleared,
         "output_buffer_write_bytes": np.where(order.closes, rows * columns * stored, 0),
     }

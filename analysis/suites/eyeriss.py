@@ -42,7 +42,8 @@ _ISCA = RowStationaryChip(
     rows=16, columns=16, buffer_words=65536, register_words=256, dram_cost=200, buffer_cost=6, array_cost=2
 )
 _ISCA_IMAGES = 16
-#: The chip: 12 x 14 PEs, 100 KB for inputs and sums, 12/224/24 words per PE, 64-bit filter and 16-bit input bus, 200 MHz.
+#: The chip: 12 x 14 PEs, 100 KB for inputs and sums, 12/224/24 words per PE, 200 MHz; the bus widths (64-bit filters, 16-bit
+#: inputs) are recalled from the paper, not verified.
 _JSSC = EyerissArray(
     kind="eyeriss", rows=12, columns=14, input_spad=12, weight_spad=224, psum_spad=24, filter_bus=4, input_bus=1,
     run_bits=5, weight_bits=16, activation_bits=16, accumulator_bits=16,

@@ -63,7 +63,7 @@ def _pe_checks(
     layer, expected = row["layer"], whole(row, "ground_truth_cycles", path=path)
     features = whole(row, "M", path=path)
     cycles = single_pe_cycles(counts[:, 0], counts[:, 1])
-    skipped = skipped_computes(int(counts[:, 0].sum()), features, cycles)
+    skipped = skipped_computes(int(counts[:, 0].sum()), features=features, cycles=cycles)
     yield Check(layer, "one PE", "cycles", cycles, expected)
     if row.get("actual_data_skipped"):
         theirs = whole(row, "actual_data_skipped", path=path)
@@ -102,7 +102,8 @@ def _uniform(row: dict[str, str], *, path: Path, pes: int = 1) -> float:
             densities.append(float(row[column]))
         except (TypeError, ValueError):
             raise InputError(f"{path}: {column} = '{row[column]}' is not a number") from None
-    return uniform_cycles(int(np.prod(sizes, dtype=np.int64)), *densities, pes=pes)
+    macs = int(np.prod(sizes, dtype=np.int64))
+    return uniform_cycles(macs, input_density=densities[0], weight_density=densities[1], pes=pes)
 
 
 SUITE = Suite(
