@@ -154,6 +154,7 @@ def _actions(order: TileOrder, array: CambriconXArray, *, nonzeros: Int64Array) 
     rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
     depth = np.minimum(nest.blocking.k, nest.gemm.k - order.k_tile * nest.blocking.k)
     products, outputs = nonzeros * columns, rows * columns
+    sums = -(-products // array.multipliers)  # at least: each PE's adder tree adds once per step to a partial sum
     spill_bytes, finished_bytes = ceil_div(array.accumulator_bits, 8), ceil_div(array.activation_bits, 8)
     return {
         "mac_weight_nonzero": products,
@@ -162,5 +163,7 @@ def _actions(order: TileOrder, array: CambriconXArray, *, nonzeros: Int64Array) 
         "input_buffer_read_bytes": -(-columns * depth * array.activation_bits // 8),
         "output_buffer_write_bytes": outputs * np.where(order.closes, finished_bytes, spill_bytes),
         "output_buffer_read_bytes": outputs * np.where(order.k_tile > 0, spill_bytes, 0),
-        "register_bytes": -(-products * 2 * (array.weight_bits + array.activation_bits) // 8),
+        "register_bytes": -(
+            -2 * (products * (array.weight_bits + array.activation_bits) + sums * array.accumulator_bits) // 8
+        ),
     }

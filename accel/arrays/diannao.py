@@ -142,6 +142,7 @@ def _actions(
     spill_bytes = ceil_div(array.accumulator_bits, 8)
     finished_bytes = ceil_div(array.activation_bits, 8)
     busy_filters = -(-rows // array.outputs) * array.outputs  # a tile reads the lines of all its filters
+    sums = outputs * -(-depth // array.inputs)  # an adder tree of ``inputs`` products adds to a partial sum
     return {
         "mac_weight_nonzero": nonzeros[order.group, order.row, order.k_tile] * columns,
         "mac_issued": macs,
@@ -149,5 +150,7 @@ def _actions(
         "input_buffer_read_bytes": -(-steps * array.inputs * array.activation_bits // 8),
         "output_buffer_write_bytes": outputs * np.where(order.closes, finished_bytes, spill_bytes),
         "output_buffer_read_bytes": outputs * np.where(order.k_tile > 0, spill_bytes, 0),
-        "register_bytes": -(-macs * 2 * (array.weight_bits + array.activation_bits) // 8),
+        "register_bytes": -(
+            -2 * (macs * (array.weight_bits + array.activation_bits) + sums * array.accumulator_bits) // 8
+        ),
     }

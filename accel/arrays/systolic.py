@@ -236,6 +236,8 @@ def _actions(order: TileOrder, array: SystolicArray, reduction: Reduction) -> di
     stored_bytes = ceil_div(array.activation_bits, 8)
     kept = reduction.nonzeros[order.group, order.row, order.k_tile] * columns
     index_bits = 0 if array.group is None else (array.group - 1).bit_length()
+    # Every PE latches two operands and adds to a partial sum, each written and read once.
+    register_bits = 2 * (array.weight_bits + array.activation_bits + array.accumulator_bits)
     return {
         "mac_weight_nonzero": kept,
         "mac_issued": kept if reduction.compressed else outputs * depth,
@@ -243,5 +245,5 @@ def _actions(order: TileOrder, array: SystolicArray, reduction: Reduction) -> di
         "input_buffer_read_bytes": -(-columns * elements * array.activation_bits // 8),
         "output_buffer_write_bytes": outputs * np.where(order.closes, stored_bytes, spill_bytes),
         "output_buffer_read_bytes": outputs * np.where(order.k_tile > 0, spill_bytes, 0),
-        "register_bytes": outputs * depth * ceil_div(2 * (array.weight_bits + array.activation_bits), 8),
+        "register_bytes": -(-outputs * depth * register_bits // 8),
     }
