@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ..workloads.errors import InputError, unknown_name
 from .arrays import ARRAYS
+from .mapping import Capacity, MappingPolicy
 from .strict import ArrayDescription, Quantity, Strict, ZeroHandling
 from .yaml_errors import load_validated
 
@@ -130,6 +131,7 @@ class Design(Strict):
     dram: FlatDram
     energies: UnitEnergies
     operating_points: Annotated[list[OperatingPoint], Field(min_length=1)]
+    mapping: MappingPolicy = MappingPolicy()
 
     @model_validator(mode="after")
     def _consistent(self) -> Design:
@@ -142,6 +144,20 @@ class Design(Strict):
         if missing:
             raise ValueError(f"array kind '{self.array.kind}' needs memories.{', memories.'.join(missing)}")
         return self
+
+    def capacity(self) -> Capacity:
+        """What the tiling search needs to know of this design."""
+        fastest = max(point.clock_hz for point in self.operating_points)
+        return Capacity(
+            self.buffers.weights.bytes,
+            self.buffers.inputs.bytes,
+            self.buffers.outputs.bytes,
+            objective=self.mapping.objective,
+            dram_bytes_per_cycle=self.dram.bandwidth_bytes_per_s.value / fastest,
+            dram_pj_per_byte=self.dram.read_pj_per_byte.value,
+            mac_pj=self.energies.mac_pj.value,
+            pinned=self.mapping.pinned,
+        )
 
     def point(self, name: str | None = None) -> OperatingPoint:
         """The operating point of that name; without a name the fastest one."""

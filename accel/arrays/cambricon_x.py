@@ -22,7 +22,7 @@ from pydantic import Field
 
 from ...traces.trace import LayerTrace
 from ..loopnest import Blocking, Int64Array, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -79,14 +79,14 @@ def window_cycles(
 
 def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[LayerPlan]:
     """Tile tables of one layer on Cambricon-X, level by level."""
-    array, gemm, buffers = design.array, trace.layer.gemm, design.buffers
+    array, gemm = design.array, trace.layer.gemm
     assert isinstance(array, CambriconXArray)
     assert gemm is not None
     require_zero_handling(design, weights=(ZeroHandling.SKIP,), inputs=(ZeroHandling.NONE, ZeroHandling.GATE))
     keep = trace.keep
     if keep is None:  # two activations multiplied: the second operand is treated as dense
         keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
-    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    capacity = design.capacity()
     blocking = tile_blocking(trace, design)
     cycles, nonzeros = window_cycles(keep, groups=gemm.b, levels=trace.levels, block_k=blocking.k, array=array)
     for level in levels:
@@ -117,7 +117,7 @@ def tile_blocking(trace: LayerTrace, design: Design) -> Blocking:
         Blocking(n=array.pes, m=windows, k=max(1, min(depth, inputs // windows)))
         for windows in window_options(gemm.m, min(sums, inputs))
     ]
-    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    capacity = design.capacity()
     stored = trace.bytes(design.weight_format, 0)
     nests = [dense_nest(trace, blocking, weight_bytes=stored) for blocking in options]
     return least_traffic(nests, capacity, output_bits=array.accumulator_bits).blocking

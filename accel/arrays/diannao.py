@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ...traces.trace import LayerTrace
 from ..loopnest import Blocking, Int64Array, ceil_div
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -62,7 +62,7 @@ def dense_cycles(view: ConvView, array: DianNaoArray) -> int:
 
 def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[LayerPlan]:
     """Tile tables of one layer on multiply-add trees, level by level."""
-    array, gemm, buffers = design.array, trace.layer.gemm, design.buffers
+    array, gemm = design.array, trace.layer.gemm
     assert isinstance(array, DianNaoArray)
     assert gemm is not None
     free = (ZeroHandling.NONE, ZeroHandling.GATE)
@@ -71,7 +71,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     bricks, windows = _tiles(trace, bricks, design)
     nonzeros = bricks.nonzeros(trace, array.filters)
     dense = bricks.dense(gemm, array.filters)
-    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    capacity = design.capacity()
     for level in levels:
         share = dense if design.weight_format == "dense" else nonzeros[level]
         stored = trace.bytes(design.weight_format, level)
@@ -124,7 +124,7 @@ def _tiles(trace: LayerTrace, bricks: Bricks, design: Design) -> tuple[Bricks, i
         blocking = Blocking(n=array.filters, m=windows, k=int(tiled.depth().max()))
         stored = trace.bytes(design.weight_format, 0)
         options[windows] = (tiled, dense_nest(trace, blocking, weight_bytes=stored))
-    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    capacity = design.capacity()
     nests = [nest for _, nest in options.values()]
     best = least_traffic(nests, capacity, output_bits=array.accumulator_bits).blocking.m
     return options[best][0], best

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -210,7 +210,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
         m=array.tile_columns * array.partitions_wide,
         k=min(array.reduction_tile, gemm.k),
     )
-    capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
+    capacity = design.capacity()
     inputs = count_positions(window_pattern(trace), array.tile_columns)
     weights = _weight_counts(trace, array)
     for level in levels:

@@ -27,7 +27,7 @@ from pydantic import Field
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -210,7 +210,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     one = pass_shape(array, shape, weight_words=words, sum_words=sums)
     blocking = Blocking(n=one.filters, m=one.out_rows * shape.F, k=min(gemm.k, one.channels * shape.R * shape.S))
     bits = run_length_bits(trace.activations.density, value_bits=trace.activation_bits, run_bits=array.run_bits)
-    capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
+    capacity = design.capacity()
     nonzeros = _nonzeros(trace, blocking)
     for level in levels:
         share = _dense(nonzeros.shape[1:], trace, blocking) if design.weight_format == "dense" else nonzeros[level]

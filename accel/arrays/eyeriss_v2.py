@@ -23,7 +23,7 @@ from pydantic import Field
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -129,7 +129,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
         m=array.clusters * array.positions_per_cluster,
         k=min(array.reduction_tile, gemm.k),
     )
-    capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
+    capacity = design.capacity()
     pattern = window_pattern(trace)
     in_block = count_positions(pattern, blocking.m)
     starts = np.arange(0, gemm.k, blocking.k)

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size
 from ..tiles import ArrayTiming
@@ -108,7 +108,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     steps, nonzeros = _steps(trace, array)
     groups = steps.shape[-1]
     blocking = Blocking(n=array.rows, m=array.columns, k=ceil_div(gemm.k * array.groups_per_tile, groups))
-    capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
+    capacity = design.capacity()
     for level in levels:
         work = _gather(steps[level], nonzeros[level], array)
         stored = split_bytes(trace.bytes(design.weight_format, level), work.nonzeros)

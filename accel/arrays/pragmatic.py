@@ -27,7 +27,7 @@ from pydantic import Field
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ..loopnest import Int64Array, ceil_div
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -180,7 +180,7 @@ def pe_slots(view: ConvView, array: PragmaticArray) -> tuple[int, int]:
 
 def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[LayerPlan]:
     """Tile tables of one layer on Bit-Pragmatic, level by level: levels change the DRAM traffic only."""
-    array, gemm, buffers = design.array, trace.layer.gemm, design.buffers
+    array, gemm = design.array, trace.layer.gemm
     assert isinstance(array, PragmaticArray)
     assert gemm is not None
     require_zero_handling(design, weights=(ZeroHandling.NONE,), inputs=(ZeroHandling.SKIP,))
@@ -191,7 +191,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     work = pragmatic_work(view, codes, array, bricks=bricks)
     weights = bricks.nonzeros(trace, array.filters)
     taps = tap_nonzeros(codes != 0, view)
-    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    capacity = design.capacity()
     for level in levels:
         share = bricks.dense(gemm, array.filters) if design.weight_format == "dense" else weights[level]
         stored = trace.bytes(design.weight_format, level)

@@ -29,7 +29,7 @@ from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ...workloads.layers import CONV_OPS
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -217,8 +217,7 @@ def _plan(work: SCNNWork, outputs: int, *, trace: LayerTrace, level: int, design
     blocking = Blocking(n=outputs, m=gemm.m, k=1)
     stored = split_bytes(trace.bytes(design.weight_format, level), tiles["weights"])
     nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-    buffers = design.buffers
-    capacity = Capacity(buffers.weights.bytes, buffers.inputs.bytes, buffers.outputs.bytes)
+    capacity = design.capacity()
     order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.activation_bits))
     where = (order.group, order.row, order.k_tile)
     table = build_table(

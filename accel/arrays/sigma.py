@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, ZeroHandling
 from ..tiles import ArrayTiming
@@ -84,7 +84,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     if keep is None:  # two activations multiplied: the second operand counts as dense
         keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
     keep = keep.reshape(gemm.b, gemm.n, gemm.k)
-    capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
+    capacity = design.capacity()
     for level in levels:
         blocking = tile_blocking(trace, design, keep, level=level)
         costs = _Costs(

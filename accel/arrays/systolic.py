@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from ...traces.trace import LayerTrace
 from ...workloads.layers import CONV_OPS
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -80,7 +80,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     assert gemm is not None
     free = (ZeroHandling.NONE, ZeroHandling.GATE)
     require_zero_handling(design, weights=free if array.group is None else (ZeroHandling.SKIP,), inputs=free)
-    capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
+    capacity = design.capacity()
     for level, blocking, reduction in _reductions(trace, levels, design):
         share = _dense_share(trace, blocking, reduction) if design.weight_format == "dense" else reduction.nonzeros
         stored = trace.bytes(design.weight_format, level)

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from ...traces.trace import LayerTrace
 from ...workloads.layers import CONV_OPS
 from ..loopnest import Blocking, Int64Array, Nest, block_sizes, split_bytes
-from ..mapping import Capacity, choose_tiling, compulsory_bytes
+from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
@@ -90,7 +90,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     gates = (ZeroHandling.NONE, ZeroHandling.GATE)
     require_zero_handling(design, weights=gates if array.mode == "dense" else (ZeroHandling.SKIP,), inputs=gates)
     blocking = Blocking(n=array.block_rows, m=array.stationary_columns, k=min(array.reduction_tile, gemm.k))
-    capacity = Capacity(design.buffers.weights.bytes, design.buffers.inputs.bytes, design.buffers.outputs.bytes)
+    capacity = design.capacity()
     keep = flattened_keep(trace)
     fits = [_obeys(keep, trace, array, group) for group in GROUPS[array.mode]]
     nonzeros = count_blocks(keep, groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=blocking.k)
