@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
-from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
+from ...workloads.layers import CONV_OPS
+from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
 from ..mapping import choose_tiling, compulsory_bytes
 from ..schedule import TileOrder, build_table, order_tiles
-from ..strict import ArrayDescription, Size
+from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
 from .count_kernel import group_steps
+from .operands import require_zero_handling
 from .plan import LayerPlan
 
 if TYPE_CHECKING:
@@ -105,13 +107,15 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     array, gemm = design.array, trace.layer.gemm
     assert isinstance(array, NMLanesArray)
     assert gemm is not None
+    require_zero_handling(design, weights=(ZeroHandling.SKIP,), inputs=(ZeroHandling.NONE, ZeroHandling.GATE))
     steps, nonzeros = _steps(trace, array)
     groups = steps.shape[-1]
     blocking = Blocking(n=array.rows, m=array.columns, k=ceil_div(gemm.k * array.groups_per_tile, groups))
     capacity = design.capacity()
     for level in levels:
         work = _gather(steps[level], nonzeros[level], array)
-        stored = split_bytes(trace.bytes(design.weight_format, level), work.nonzeros)
+        share = _places(trace, array) if design.weight_format == "dense" else work.nonzeros
+        stored = split_bytes(trace.bytes(design.weight_format, level), share)
         nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
         tiling = choose_tiling(nest, capacity, output_bits=array.activation_bits)
         yield _plan(order_tiles(nest, tiling), work, array, trace=trace, level=level)
@@ -146,19 +150,39 @@ def _plan(order: TileOrder, work: _TileWork, array: NMLanesArray, *, trace: Laye
 
 def _steps(trace: LayerTrace, array: NMLanesArray) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Steps and non-zeros per (level, group b, row block, group of the reduction)."""
-    gemm, layer = trace.layer.gemm, trace.layer
+    gemm = trace.layer.gemm
     assert gemm is not None
-    taps = layer.R * layer.S if layer.op in ("conv", "dwconv") else 1
     keep = trace.keep
     if keep is None:  # two activations multiplied: the second operand is treated as dense
         keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
     steps, nonzeros = group_steps(
-        keep, groups=gemm.b, levels=trace.levels, block_n=array.rows, taps=taps, group=array.group, lanes=array.lanes
+        keep,
+        groups=gemm.b,
+        levels=trace.levels,
+        block_n=array.rows,
+        taps=_taps(trace),
+        group=array.group,
+        lanes=array.lanes,
     )
     if array.step_control == "layer":
         fullest = steps.max(axis=(1, 2, 3), initial=1)
         steps = np.broadcast_to(fullest[:, None, None, None], steps.shape)
     return steps, nonzeros
+
+
+def _places(trace: LayerTrace, array: NMLanesArray) -> Int64Array:
+    """Weights per (group b, row block, k tile), zeros included: how dense storage spreads over the tiles."""
+    gemm, taps = trace.layer.gemm, _taps(trace)
+    assert gemm is not None
+    sizes = np.tile(block_sizes(gemm.k // taps, array.group), taps)
+    by_tile = np.add.reduceat(sizes, np.arange(0, sizes.size, array.groups_per_tile))
+    plane = np.outer(block_sizes(gemm.n, array.rows), by_tile)
+    return np.broadcast_to(plane, (gemm.b, *plane.shape)).astype(np.int64)
+
+
+def _taps(trace: LayerTrace) -> int:
+    """Kernel positions; groups never span two of them."""
+    return trace.layer.R * trace.layer.S if trace.layer.op in CONV_OPS else 1
 
 
 def _gather(steps: NDArray[np.int32], nonzeros: NDArray[np.int32], array: NMLanesArray) -> _TileWork:

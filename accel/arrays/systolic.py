@@ -173,7 +173,9 @@ def fold_blocking(trace: LayerTrace, design: Design, *, k: int) -> Blocking:
     assert isinstance(array, SystolicArray)
     assert gemm is not None
     accumulator_bytes = ceil_div(array.accumulator_bits, 8)
-    outputs = design.buffers.outputs.bytes // (accumulator_bytes * array.columns)
+    # Beside the sums of the running block, finished blocks wait in the output buffer for DRAM.
+    waiting_bytes = ArrayTiming().output_slots * ceil_div(array.activation_bits, 8)
+    outputs = design.buffers.outputs.bytes // ((accumulator_bytes + waiting_bytes) * array.columns)
     # Buffers hold a tile twice. Encoded weights may be larger than plain ones, and bring the biases.
     encoded = max(trace.bytes(design.weight_format, level) for level in range(trace.levels))
     weights = design.buffers.weights.bytes // 2 * trace.weights // max(1, encoded)
