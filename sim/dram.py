@@ -263,6 +263,25 @@ class OpenDram:
         cycles = int(kernel.finish(self.state, self.port, self.book))
         return self._account(cycles)
 
+    @property
+    def last_end(self) -> int:
+        """Cycle after the last data beat so far; 0 before the first one."""
+        last = int(self.state[:, layout.LAST_END].max())
+        return last + 1 if last else 0
+
+    def close(self, until: int) -> DramRun:
+        """As :meth:`finish`, then idle up to cycle ``until`` (refreshing, powered down if the settings say so). For good."""
+        cycles = int(kernel.finish(self.state, self.port, self.book))
+        for channel in self.state:
+            kernel.advance(channel, until, self.book)
+            if channel[layout.POWER_DOWN_AFTER] >= 0 and until > cycles:
+                kernel.wake(channel, until)
+        return self._account(max(cycles, until))
+
+    def check_range(self, first: int, after: int) -> None:
+        """InputError if bytes ``first`` to ``after`` (exclusive) reach beyond the device."""
+        self._check(np.array([first, max(first, after - 1)], np.int64), 1)
+
     def _account(self, cycles: int) -> DramRun:
         totals = self.state.sum(axis=0)
         closed = sum(int(kernel.idle_cycles(channel, cycles)) for channel in self.state)
