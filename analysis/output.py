@@ -235,9 +235,7 @@ def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool, details: bool)
         s = outcome.summary
         verdict = "[green]pass[/green]" if outcome.passed else "[red]FAIL[/red]"
         errors = (_error(s.mean_error), _error(s.p95_error), _error(s.max_error))
-        table.add_row(
-            outcome.suite.name, str(s.rows), str(s.exact), *errors, outcome.demands, verdict
-        )
+        table.add_row(outcome.suite.name, str(s.rows), str(s.exact), *errors, outcome.demands, verdict)
     console = _console()
     console.print(table)
     for outcome in outcomes:
