@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..workloads.errors import InputError, unknown_name
 from .arrays import ARRAYS
+from .dram_choice import DeviceDram, Dram, FlatDram, choose_dram, resolved
 from .mapping import Capacity, MappingPolicy
 from .strict import ArrayDescription, Quantity, Strict, ZeroHandling
 from .yaml_errors import load_validated
@@ -76,15 +77,6 @@ class ActionEnergy(Quantity):
     component: Literal["pe_memory", "registers", "mac"]
 
 
-class FlatDram(Strict):
-    """DRAM as one bandwidth, one latency and one energy per byte."""
-
-    bandwidth_bytes_per_s: Quantity
-    latency_s: Quantity
-    read_pj_per_byte: Quantity
-    write_pj_per_byte: Quantity
-
-
 class UnitEnergies(Strict):
     """Energies of the array's own actions at the nominal voltage; ``actions``: those only this kind of array has."""
 
@@ -128,17 +120,23 @@ class Design(Strict):
     ]
     buffers: Buffers
     memories: dict[str, Buffer | MemoryCost] = Field(default_factory=dict)
-    dram: FlatDram
+    dram: Dram
     energies: UnitEnergies
     operating_points: Annotated[list[OperatingPoint], Field(min_length=1)]
     mapping: MappingPolicy = MappingPolicy()
+
+    @field_validator("dram", mode="after")
+    @classmethod
+    def _flat_by_name(cls, value: FlatDram | DeviceDram) -> FlatDram | DeviceDram:
+        return resolved(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Design:
         names = [point.name for point in self.operating_points]
         if len(set(names)) < len(names):
             raise ValueError(f"operating points must have different names, found {', '.join(names)}")
-        if self.nominal_voltage_v.value <= 0 or self.dram.bandwidth_bytes_per_s.value <= 0:
+        flat = self.dram if isinstance(self.dram, FlatDram) else None
+        if self.nominal_voltage_v.value <= 0 or (flat is not None and flat.bandwidth_bytes_per_s.value <= 0):
             raise ValueError("nominal_voltage_v and dram.bandwidth_bytes_per_s must be greater than 0")
         missing = [name for name in ARRAYS[self.array.kind].memories if name not in self.memories]
         if missing:
@@ -153,8 +151,8 @@ class Design(Strict):
             self.buffers.inputs.bytes,
             self.buffers.outputs.bytes,
             objective=self.mapping.objective,
-            dram_bytes_per_cycle=self.dram.bandwidth_bytes_per_s.value / fastest,
-            dram_pj_per_byte=self.dram.read_pj_per_byte.value,
+            dram_bytes_per_cycle=self.dram.peak_bytes_per_s / fastest,
+            dram_pj_per_byte=self.dram.stream_pj_per_byte,
             mac_pj=self.energies.mac_pj.value,
             pinned=self.mapping.pinned,
         )
@@ -188,7 +186,17 @@ class Design(Strict):
             for p in self.operating_points
             if not p.verified
         ]
-        return found
+        return found + (self.dram.unverified() if isinstance(self.dram, DeviceDram) else [])
+
+    def with_dram(self, name: str, mapping: str | None = None) -> Design:
+        """This design with another DRAM: a registered device (flat or simulated by commands) or a device file.
+
+        Raises
+        ------
+        InputError
+            for an unknown name or mapping, with the nearest match.
+        """
+        return self.model_copy(update={"dram": choose_dram(name, mapping)})
 
 
 def load_design(name_or_path: str | Path) -> Design:

@@ -18,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     RootModel,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -264,8 +265,9 @@ class CommandDevice(_Strict):
         organisation |= {k: v for k, v in (("channels", channels), ("ranks", ranks)) if v is not None}
         try:
             return self.model_validate({**self.model_dump(), "organisation": organisation})
-        except ValueError as error:
-            raise InputError(f"{self.name} with channels = {channels}, ranks = {ranks}: {error}") from None
+        except ValidationError as error:
+            problems = "; ".join(f"{details['loc'][-1]}: {details['msg']}" for details in error.errors())
+            raise InputError(f"{self.name} with channels = {channels}, ranks = {ranks}: {problems}") from None
 
 
 class FlatEnergy(_Sourced):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from ..workloads.errors import InputError
 from .design import Buffer, Design, MemoryCost, OperatingPoint
+from .dram_choice import DeviceDram, FlatDram
+from .dram_energy import command_energies
 from .sram import sram_cost
 
 #: Components in the order every table and figure shows them.
@@ -19,9 +21,7 @@ _BUFFERS = {"weight_buffer": "weights", "input_buffer": "inputs", "output_buffer
 
 def unit_energies_pj(design: Design) -> dict[str, tuple[str, float]]:
     """Action name -> (component, picojoules per count) at the nominal voltage."""
-    table = {
-        "dram_read_bytes": ("dram", design.dram.read_pj_per_byte.value),
-        "dram_write_bytes": ("dram", design.dram.write_pj_per_byte.value),
+    table = _dram(design.dram) | {
         "mac_effectual": ("mac", design.energies.mac_pj.value),
         "mac_gated": ("mac", design.energies.mac_gated_pj.value),
         "register_bytes": ("registers", design.energies.register_pj_per_byte.value),
@@ -32,6 +32,26 @@ def unit_energies_pj(design: Design) -> dict[str, tuple[str, float]]:
         table |= _memory(name, "pe_memory", memory, design.node_nm)
     table |= {name: (action.component, action.value) for name, action in design.energies.actions.items()}
     return table
+
+
+def _dram(dram: FlatDram | DeviceDram) -> dict[str, tuple[str, float]]:
+    if isinstance(dram, FlatDram):
+        prices = {"read_bytes": dram.read_pj_per_byte.value, "write_bytes": dram.write_pj_per_byte.value}
+    else:
+        e = command_energies(dram.command_device)
+        prices = {
+            "read_bytes": 0.0,  # bytes cost through the commands that move them
+            "write_bytes": 0.0,
+            "act": e.act_pj,
+            "read": e.read_pj + e.io_read_pj,
+            "write": e.write_pj + e.io_write_pj,
+            "refresh": e.refresh_pj,
+            "open_cycles": e.open_pj_per_cycle,
+            "closed_cycles": e.closed_pj_per_cycle,
+            "open_power_down_cycles": e.open_power_down_pj_per_cycle,
+            "closed_power_down_cycles": e.closed_power_down_pj_per_cycle,
+        }
+    return {f"dram_{name}": ("dram", pj) for name, pj in prices.items()}
 
 
 def _memory(name: str, component: str, memory: Buffer | MemoryCost, node_nm: float) -> dict[str, tuple[str, float]]:

@@ -14,17 +14,19 @@ import numpy as np
 
 from ..accel.arrays import ARRAYS, LayerPlan
 from ..accel.design import DESIGNS, load_design
+from ..accel.dram_choice import FlatDram
 from ..accel.strict import ZeroHandling
 from ..sim.pipeline import flat_timing, run_recurrence
 from ..sim.pipeline_simpy import run_simpy
 from ..sim.simulate import simulate
 from ..traces.lowering import lower
 from ..workloads.synthetic import with_synthetic_levels
-from ..workloads.tables import load_model
+from ..workloads.zoo import build
 from .run import Progress
 
 _DENSITIES = (0.5, 0.25, 0.13)
 _DESIGN = "nm-lanes-16x8"
+_DRAM = "lpddr4_3200_x32_lockstep"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def _row(name: str, ours: float, unit: str, *, peer: float | None = None) -> Ben
 
 def run_benchmarks(progress: Progress) -> list[BenchRow]:
     """All benchmarks, a minute or two."""
-    suites: tuple[Callable[[], list[BenchRow]], ...] = (_command_line, _resnet50, _designs, _engines, _scale_sim)
+    suites: tuple[Callable[[], list[BenchRow]], ...] = (
+        _command_line, _resnet50, _designs, _engines, _scale_sim, _dram,
+    )  # fmt: skip
     rows = []
     for done, suite in enumerate(suites, start=1):
         rows += suite()
@@ -80,7 +84,7 @@ def _command_line() -> list[BenchRow]:
 
 
 def _resnet50() -> list[BenchRow]:
-    network, design = load_model("resnet50"), load_design(_DESIGN)
+    network, design = build("resnet50"), load_design(_DESIGN)
     nested = with_synthetic_levels(network, _DENSITIES)
     trace = lower(nested)
     simulate(trace, design)
@@ -98,7 +102,7 @@ def _resnet50() -> list[BenchRow]:
 
 def _designs() -> list[BenchRow]:
     """Warm simulation of ResNet-50, 3 levels, on every design; bars: 1 s, 20 s where zero inputs are skipped, too."""
-    nested = with_synthetic_levels(load_model("resnet50"), _DENSITIES)
+    nested = with_synthetic_levels(build("resnet50"), _DENSITIES)
     rows = []
     for name in DESIGNS:
         design = load_design(name)
@@ -116,12 +120,27 @@ def _scale_sim() -> list[BenchRow]:
     return scale_sim_rows()
 
 
+def _dram() -> list[BenchRow]:
+    """Lines per CPU second of the DRAM controller, and what it adds to a ResNet-50 simulation beyond the flat DRAM."""
+    from .bench_dram import bench_rows
+
+    rows = [BenchRow(r.name, r.ours, r.peer, r.ratio, r.unit) for r in bench_rows()]
+    flat = load_design(_DESIGN)
+    trace = lower(with_synthetic_levels(build("resnet50"), _DENSITIES))
+    seconds = []
+    for design in (flat, flat.with_dram(_DRAM)):
+        simulate(trace, design)
+        seconds.append(_cpu_seconds(partial(simulate, trace, design), 5))
+    return [*rows, _row(f"ResNet-50, 3 levels: {_DRAM} over flat", seconds[1] - seconds[0], "CPU s", peer=0.5)]
+
+
 def _engines() -> list[BenchRow]:
     """Tiles per CPU second of both engines on the tiles of a ResNet-50 layer."""
     design = load_design(_DESIGN)
-    trace = lower(with_synthetic_levels(load_model("resnet50"), _DENSITIES))
+    trace = lower(with_synthetic_levels(build("resnet50"), _DENSITIES))
     layer = next(x for x in trace.layers if x.layer.name == "layer2.0.conv1")
     plan: LayerPlan = next(iter(ARRAYS[design.array.kind].plans(layer, [1], design)))
+    assert isinstance(design.dram, FlatDram)
     dram = flat_timing(design.dram, design.point().clock_hz)
     copies = max(1, 3_000_000 // len(plan.tiles))
     fast = _cpu_seconds(lambda: [run_recurrence(plan.tiles, plan.timing, dram) for _ in range(copies)], 5)

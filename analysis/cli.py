@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..accel.design import Design
+    from .sources import Workload
 
 app = typer.Typer(
     name="nestling",
@@ -24,8 +25,12 @@ app = typer.Typer(
 Model = Annotated[
     str,
     typer.Argument(
-        help="`fashion` (bundled, trained), a built-in table such as `resnet50`, a .csv or .safetensors file."
+        help="`fashion` (bundled, trained), a built-in network such as `resnet50`, a .csv or .safetensors file."
     ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Parameter of a built-in network, such as image=160; repeat for several."),
 ]
 Accelerators = Annotated[
     list[str] | None,
@@ -34,6 +39,12 @@ Accelerators = Annotated[
 Densities = Annotated[
     str | None,
     typer.Option("--levels", "-l", help="Densities of synthetic levels, densest first, such as 0.5,0.25,0.13."),
+]
+Dram = Annotated[
+    str | None,
+    typer.Option(
+        "--dram", help="DRAM device (name or .yaml file) in place of every design's own; `nestling dram --list`."
+    ),
 ]
 Only = Annotated[
     list[int] | None, typer.Option("--level", help="Run only this level (0 = densest); repeat for several.")
@@ -50,7 +61,9 @@ Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images
 @app.command()
 def run(
     model: Model = "fashion",
+    settings: Settings = None,
     accel: Accelerators = None,
+    dram: Dram = None,
     levels: Densities = None,
     level: Only = None,
     point: Point = None,
@@ -73,10 +86,9 @@ def run(
     """
     from .output import print_json, progress_bars, show_study, write_study
     from .run import RunOptions, available_threads, make_study
-    from .sources import load_workload
 
-    designs = _designs(accel)
-    workload = load_workload(model, densities=_densities(levels), images=images, seed=seed)
+    designs = _designs(accel, dram)
+    workload = _workload(model, settings, levels=levels, images=images, seed=seed)
     options = RunOptions(
         point=point, levels=level, layer=layer, engine=engine, execute=execute, repeats=repeats,
         threads=available_threads(), density=density, seed=seed,
@@ -95,33 +107,48 @@ def run(
 def lower(
     model: Model = "fashion",
     out: Annotated[Path, typer.Option("--out", "-o", help="Trace file to write.")] = Path("trace.parquet"),
+    settings: Settings = None,
     levels: Densities = None,
     seed: Seed = 0,
     weight_bits: Annotated[int, typer.Option(help="Bits of a stored weight.", min=1, max=16)] = 8,
     activation_bits: Annotated[int, typer.Option(help="Bits of a stored activation.", min=1, max=16)] = 8,
+    requests: Annotated[
+        Path | None, typer.Option("--requests", help="Folder for one layer's DRAM requests (with --layer).")
+    ] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Layer whose requests are written.")] = None,
+    level: Annotated[int, typer.Option("--level", help="Level whose requests are written.")] = 0,
+    accel: Annotated[str, typer.Option("--accel", "-a", help="Design that asks for them.")] = "nm-lanes-16x8",
 ) -> None:
     """Lower a network to a trace file: per layer dimensions, masks of all levels and exact bytes per storage format.
 
-    The file is Parquet: `pandas.read_parquet("trace.parquet")` opens it.
+    The file is Parquet: `pandas.read_parquet("trace.parquet")` opens it. With `--requests DIR --layer NAME --level L -a
+    DESIGN` the layer's DRAM requests are written, too, as DRAMsim3 and Ramulator traces.
     """
+    if (requests is None) != (layer is None):
+        raise typer.BadParameter("--requests DIR and --layer NAME belong together")
     from ..traces.lowering import lower as lower_network
     from ..traces.trace_file import write_trace
     from .output import note, progress_bars
     from .run import counted
-    from .sources import load_workload
 
-    workload = load_workload(model, densities=_densities(levels), seed=seed)
+    workload = _workload(model, settings, levels=levels, seed=seed)
     with progress_bars() as progress:
         step = counted(progress, "lower", len(workload.network.layers))
         trace = lower_network(workload.network, weight_bits=weight_bits, activation_bits=activation_bits, progress=step)
     write_trace(out, trace)
     note(f"{out}: {len(trace.layers)} layers, {trace.levels} levels, {out.stat().st_size / 1024:.0f} KiB")
+    if requests is not None and layer is not None:
+        from .dram_command import export_requests
+
+        for path in export_requests(trace, _designs([accel])[0], layer, level=level, folder=requests):
+            note(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
 
 
 @app.command()
 def simulate(
     trace: Annotated[Path, typer.Argument(help="Trace file written by `nestling lower`.")],
     accel: Accelerators = None,
+    dram: Dram = None,
     level: Only = None,
     point: Point = None,
     out: Out = None,
@@ -135,7 +162,7 @@ def simulate(
     loaded = read_trace(trace)
     with progress_bars() as progress:
         options = RunOptions(point=point, levels=level)
-        study = study_of_trace(loaded, _designs(accel), options=options, command=_command(), progress=progress)
+        study = study_of_trace(loaded, _designs(accel, dram), options=options, command=_command(), progress=progress)
     if out is not None:
         write_study(study, out)
     if json:
@@ -147,7 +174,9 @@ def simulate(
 @app.command()
 def compare(
     model: Model = "fashion",
+    settings: Settings = None,
     accel: Accelerators = None,
+    dram: Dram = None,
     levels: Densities = None,
     level: Only = None,
     point: Point = None,
@@ -163,14 +192,14 @@ def compare(
     """
     from .output import print_json, progress_bars, show_comparison
     from .run import RunOptions, available_threads, make_study
-    from .sources import load_workload
 
-    workload = load_workload(model, densities=_densities(levels), images=images, seed=seed)
+    workload = _workload(model, settings, levels=levels, images=images, seed=seed)
     options = RunOptions(
         point=point, levels=level, execute=execute, threads=available_threads(), seed=seed, skip_unable=True
     )
     with progress_bars() as progress:
-        study = make_study(workload, _designs(accel or ["all"]), options=options, command=_command(), progress=progress)
+        designs = _designs(accel or ["all"], dram)
+        study = make_study(workload, designs, options=options, command=_command(), progress=progress)
     if out is not None:
         from .compare import write_comparison
 
@@ -185,6 +214,7 @@ def compare(
 def explain(
     layer: Annotated[str, typer.Argument(help="Layer to look at, such as layer3.0.conv2.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Network the layer belongs to.")] = "fashion",
+    settings: Settings = None,
     accel: Accelerators = None,
     levels: Densities = None,
     level: Only = None,
@@ -199,9 +229,8 @@ def explain(
     from ..traces.lowering import lower as lower_network
     from .explain import explain as explain_layer
     from .output import print_explanations
-    from .sources import load_workload
 
-    workload = load_workload(model, densities=_densities(levels), seed=seed)
+    workload = _workload(model, settings, levels=levels, seed=seed)
     trace = lower_network(workload.network)
     found = [explain_layer(trace, design, layer, point=point, levels=level, seed=seed) for design in _designs(accel)]
     print_explanations(found, as_json=json)
@@ -229,7 +258,7 @@ def execute(
 
 @app.command()
 def models(json: Json = False) -> None:
-    """List the built-in networks with parameters, multiply-accumulates and source."""
+    """List the built-in networks: totals, source, and what `--set` may change (`--json`: with allowed ranges)."""
     from .output import print_models
 
     print_models(as_json=json)
@@ -247,6 +276,32 @@ def accels(
         print_accels(as_json=json)
     else:
         print_design_file(name)
+
+
+@app.command()
+def dram(
+    trace: Annotated[
+        Path | None, typer.Argument(help="Request trace: `addr READ|WRITE cycle` or `LD|ST addr`.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", "-d", help="Device name or .yaml file.")] = None,
+    mapping: Annotated[
+        str | None, typer.Option("--mapping", help="Address mapping: a name, or fields from the lowest bit on.")
+    ] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the devices.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a memory request trace (DRAMsim3 or Ramulator form) on a DRAM device, command by command.
+
+    Example: `nestling dram requests.trace --device ddr4_2400_x8` · `nestling dram --list`
+    """
+    from .dram_command import print_devices, print_run, run_trace
+
+    if listing:
+        print_devices(as_json=json)
+        return
+    if trace is None or device is None:
+        raise typer.BadParameter("a TRACE and --device NAME are needed; --list shows the devices")
+    print_run(run_trace(trace, device, mapping=mapping), as_json=json)
 
 
 @app.command()
@@ -307,18 +362,25 @@ def doctor() -> None:
     raise typer.Exit(0 if print_doctor() else 1)
 
 
-def _designs(names: list[str] | None) -> list[Design]:
+def _designs(names: list[str] | None, dram: str | None = None) -> list[Design]:
     from ..accel.design import DESIGNS, load_design
     from .sources import DEFAULT_DESIGNS
 
     chosen = list(names or DEFAULT_DESIGNS)
-    return [load_design(name) for entry in chosen for name in (DESIGNS if entry == "all" else (entry,))]
+    designs = [load_design(name) for entry in chosen for name in (DESIGNS if entry == "all" else (entry,))]
+    return designs if dram is None else [design.with_dram(dram) for design in designs]
 
 
-def _densities(text: str | None) -> list[float] | None:
+def _workload(
+    model: str, settings: list[str] | None, *, levels: str | None, images: Path | None = None, seed: int
+) -> Workload:
     from .run import parse_densities
+    from .sources import load_workload, parse_parameters
 
-    return None if text is None else parse_densities(text)
+    densities = None if levels is None else parse_densities(levels)
+    return load_workload(
+        model, parameters=parse_parameters(settings or []), densities=densities, images=images, seed=seed
+    )
 
 
 def _command() -> str:

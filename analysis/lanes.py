@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..accel.dram_choice import FlatDram
+from ..sim.dram_pipeline import DramTileEvents
 from ..sim.pipeline import flat_timing
 from ..sim.results import Result, Timeline
 
@@ -47,21 +49,35 @@ class Window:
 
 
 def lanes_of(result: Result, timeline: Timeline) -> dict[str, Lane]:
-    """Every stage of every tile. Fetch and store are the cycles on the DRAM channel, without the DRAM's latency."""
+    """Every stage of every tile. Fetch and store are the cycles on the DRAM channel, without the DRAM's latency; with a
+    command-level DRAM, from the request until the controller has taken the last line."""
     tiles, timing, events = timeline.plan.tiles, timeline.plan.timing, timeline.events
-    dram = flat_timing(result.design.dram, result.point.clock_hz)
-    fetch_cycles = dram.transfer_cycles(tiles.weight_bytes + tiles.input_bytes)
-    store_cycles = dram.transfer_cycles(tiles.store_bytes)
+    fetch, store = _dram_lanes(result, timeline)
     beats = np.where(tiles.load_beats > 0, (tiles.load_beats - 1) * timing.beat_interval + 1, 0)
     issue = np.where(tiles.steps > 0, (tiles.steps - 1) * timing.step_interval + 1, 0)
     busy = np.where(tiles.steps > 0, events.last + 1 - events.first, 0)
     return {
-        "fetch": _lane(events.fetched - dram.latency, fetch_cycles),
+        "fetch": fetch,
         "load": _lane(events.loaded, beats),
         "compute": _lane(events.last + 1, busy, waiting=busy - issue),
         "drain": _lane(events.drained, tiles.drain_words),
-        "store": _lane(events.stored, store_cycles),
+        "store": store,
     }
+
+
+def _dram_lanes(result: Result, timeline: Timeline) -> tuple[Lane, Lane]:
+    tiles, events, dram = timeline.plan.tiles, timeline.events, result.design.dram
+    if isinstance(events, DramTileEvents):
+        return (
+            _lane(events.fetch_end, events.fetch_end - events.fetch_begin),
+            _lane(events.stored, events.stored - events.store_begin),
+        )
+    assert isinstance(dram, FlatDram)
+    timing = flat_timing(dram, result.point.clock_hz)
+    return (
+        _lane(events.fetched - timing.latency, timing.transfer_cycles(tiles.weight_bytes + tiles.input_bytes)),
+        _lane(events.stored, timing.transfer_cycles(tiles.store_bytes)),
+    )
 
 
 def _lane(end: Int64Array, length: Int64Array, *, waiting: Int64Array | None = None) -> Lane:

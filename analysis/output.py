@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,24 +156,33 @@ def _ms(seconds: float | None) -> str:
 
 
 def print_models(*, as_json: bool) -> None:
-    """Every built-in network with its totals."""
+    """Every built-in network with its totals, its source, and what `--set` may change."""
     from ..workloads.bundled import fashion_layers
-    from ..workloads.tables import load_model, model_names
+    from ..workloads.zoo import MODELS, Parameter, build
     from .sources import BUNDLED
 
     bundled = Network(BUNDLED, fashion_layers(), source="bundled, trained at four nested levels on Fashion-MNIST")
-    networks = [bundled, *(load_model(name) for name in model_names())]
-    rows = [{"name": n.name, "params": n.params, "macs": n.macs, "source": n.source} for n in networks]
+    parameters: dict[str, Mapping[str, Parameter]] = {BUNDLED: {}, **{n: m.parameters for n, m in MODELS.items()}}
+    networks = [bundled, *(build(name) for name in sorted(MODELS))]
     if as_json:
+        rows = [
+            {
+                "name": n.name, "params": n.params, "macs": n.macs, "source": n.source,
+                "parameters": {key: asdict(parameter) for key, parameter in parameters[n.name].items()},
+            }
+            for n in networks
+        ]  # fmt: skip
         _print_object({"models": rows})
         return
     table = Table(title="built-in networks (batch 1)")
-    table.add_column("name")
-    table.add_column("parameters", justify="right")
+    table.add_column("name", no_wrap=True)
+    table.add_column("params", justify="right")
     table.add_column("MACs", justify="right")
+    table.add_column("--set (defaults)")
     table.add_column("source")
     for n in networks:
-        table.add_row(n.name, f"{n.params:,}", f"{n.macs:,}", n.source)
+        settable = " ".join(f"{key}={parameter.default}" for key, parameter in parameters[n.name].items())
+        table.add_row(n.name, f"{n.params:,}", f"{n.macs:,}", settable or "-", n.source)
     _console().print(table)
 
 

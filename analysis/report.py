@@ -14,6 +14,7 @@ from ..accel.energy import COMPONENTS
 from ..sim.results import LayerResult, LevelResult, Result
 from ..workloads.errors import InputError
 from ..workloads.weights_file import write_atomically
+from .dram_tables import report_dram
 from .figure_style import SHOWN_NAMES
 from .figures import draw_all
 from .study import LevelExecution, Study, execution_at, labelled
@@ -37,6 +38,8 @@ GLOSSARY = {
     "DRAM stall, load stall, output stall": "cycles in which the array waits for data from DRAM; for the bus although the "
     "data are on chip; for finished outputs to leave",
     "fill and drain": "cycles before the first and after the last issue of each layer",
+    "ACT, row hit, refresh": "a DRAM row is opened (and closed again); an access that finds its row open; the rewriting of "
+    "all cells every few microseconds",
     "operating point": "a clock frequency and the supply voltage it needs",
     "verified": "somebody looked the number up in the stated source; unverified numbers are listed among the warnings",
     "energy": "action counts times energy per action; on-chip dynamic energy scales with the square of the voltage",
@@ -79,6 +82,7 @@ def render_report(study: Study) -> str:
         # Markup is safe here: the SVG writer has escaped every name in it.
         pictures=[(picture, Markup(picture.svg)) for picture in draw_all(study)],
         layers=_layer_rows(study),
+        dram=report_dram(study),
         designs=[_design(study, label, result) for label, result in labelled(study)],
         glossary=GLOSSARY,
     )

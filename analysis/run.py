@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..accel.design import Design
-from ..sim.simulate import ConservationError, Engine, simulate
+from ..sim.memory import Engine
+from ..sim.simulate import ConservationError, simulate
 from ..traces.density import with_density_model
 from ..traces.lowering import lower
 from ..traces.trace import Activations, Trace

@@ -13,6 +13,7 @@ from rich.table import Table
 from ..accel.energy import COMPONENTS, energy_by_component_j, unit_energies_pj
 from ..sim.pipeline import CycleSplit
 from ..sim.results import LayerResult, LevelResult, Result
+from .dram_tables import dram_columns, dram_json, terminal_dram
 from .study import LevelExecution, Study, execution_at, labelled
 from .units import Scale, byte_scale, number, percent, si_scale
 
@@ -72,7 +73,8 @@ def layer_table(study: Study) -> pd.DataFrame:
 
     Columns: design, point, level, index, layer, op, cycles and its parts (``compute_cycles`` ...), utilisation, tiles,
     weight_bytes, compulsory_bytes (every operand once), dram_bytes (modelled, both directions), energy_j and
-    ``<component>_j``, and one column per action count (0 where a design has no such action).
+    ``<component>_j``, and one column per action count (0 where a design has no such action). With a command-level DRAM also
+    dram_row_hit_rate, dram_bytes_per_s, ``dram_<command>_j`` and dram_flat_j (the same bytes at 100 pJ/byte).
     """
     rows = [
         {"design": label, "point": result.point.name, "level": level.level, "index": index} | _layer_row(layer)
@@ -99,6 +101,7 @@ def _layer_row(layer: LayerResult) -> dict[str, Any]:
         "dram_bytes": layer.counts.get("dram_read_bytes", 0) + layer.counts.get("dram_write_bytes", 0),
         "energy_j": sum(layer.energy_j.values()),
         **{f"{name}_j": layer.energy_j.get(name, 0.0) for name in COMPONENTS},
+        **dram_columns(layer.dram),
         **layer.counts,
     }
 
@@ -182,6 +185,7 @@ def _level_json(level: LevelResult, execution: LevelExecution | None) -> dict[st
         "latency_s": level.latency_s,
         "energy_j": level.energy_j,
         "energy_by_component_j": {name: energy.get(name, 0.0) for name in COMPONENTS},
+        "dram": dram_json(level.dram),
         "cycle_split": {part: getattr(level.split, part) for part in SPLIT_PARTS},
         "cpu_latency_s": _or_none(_cpu_latency_s(execution)),
     }
@@ -205,8 +209,8 @@ def _or_none(value: float | None) -> float | None:
 
 
 def terminal_table(study: Study) -> list[Table]:
-    """One table per design, at most 100 columns wide."""
-    return [_design_table(study, label, result) for label, result in labelled(study)]
+    """One table per design, at most 100 columns wide, then what command-level DRAMs did."""
+    return [*(_design_table(study, label, result) for label, result in labelled(study)), *terminal_dram(study)]
 
 
 def _design_table(study: Study, label: str, result: Result) -> Table:

@@ -15,6 +15,7 @@ from .suites.suite import Check, Suite, Summary, failures, summarise
 REFERENCE = Path(__file__).parent / "reference"
 #: Suite name -> module under ``analysis/suites`` that defines ``SUITE``; loaded when it is asked for.
 SUITES = {
+    "dram": "dram",
     "eyeriss": "eyeriss",
     "eyeriss-v2": "eyeriss_v2",
     "nm-pipeline": "nm_pipeline",

@@ -260,23 +260,22 @@ class OpenDram:
 
     def finish(self) -> DramRun:
         """Complete everything, posted writes too, and account for it. The device can go on afterwards."""
-        cycles = int(kernel.finish(self.state, self.port, self.book))
-        return self._account(cycles)
+        return self._account(int(kernel.finish(self.state, self.port, self.book)))
 
-    @property
-    def last_end(self) -> int:
-        """Cycle after the last data beat so far; 0 before the first one."""
-        last = int(self.state[:, layout.LAST_END].max())
-        return last + 1 if last else 0
+    def flush(self, cycle: int) -> int:
+        """From ``cycle`` on write back what is posted; returns the cycle after the last data beat, 0 if there was none."""
+        for channel in self.state:
+            kernel.advance(channel, cycle, self.book)
+        kernel.finish(self.state, self.port, self.book)
+        return int(self.state[:, layout.LAST_END].max())
 
     def close(self, until: int) -> DramRun:
-        """As :meth:`finish`, then idle up to cycle ``until`` (refreshing, powered down if the settings say so). For good."""
-        cycles = int(kernel.finish(self.state, self.port, self.book))
+        """Idle up to cycle ``until`` (refreshing, powered down if the settings say so) and account for it. For good."""
         for channel in self.state:
             kernel.advance(channel, until, self.book)
-            if channel[layout.POWER_DOWN_AFTER] >= 0 and until > cycles:
+            if channel[layout.POWER_DOWN_AFTER] >= 0:
                 kernel.wake(channel, until)
-        return self._account(max(cycles, until))
+        return self._account(until)
 
     def check_range(self, first: int, after: int) -> None:
         """InputError if bytes ``first`` to ``after`` (exclusive) reach beyond the device."""
@@ -387,7 +386,7 @@ def initial_state(parameters: NDArray[np.int64], *, channels: int) -> NDArray[np
     """State of ``channels`` idle channels, one row each, with the parameters in front."""
     state = np.zeros((channels, layout.STATE_SIZE), np.int64)
     state[:, : layout.PARAMETERS] = parameters
-    for index in (layout.NEXT_COMMAND, layout.REF_NEXT, *range(layout.COLD_FROM, layout.COLD_FROM + 4)):
+    for index in (layout.NEXT_COMMAND, layout.REF_NEXT):
         state[:, index] = layout.FAR
     state[:, layout.REF_DUE] = parameters[layout.REFI]
     for first, count in ((layout.OPEN_ROW, 1), (layout.FIRST_HIT, 4), (layout.HEAD, 3), (layout.TAIL, 3)):

@@ -20,26 +20,21 @@ from __future__ import annotations
 
 # isort: off
 from .dram_banks_kernel import (
-    ACCESS_BYTES, ACT, ADDRESS, BANKS, BANK_BITS, BANK_QUEUE, CANDIDATES, CHANNEL_MASK, CHANNEL_SHIFT, CLOCK,
-    COLD, DOWN_CLOSED, DOWN_OPEN, DRAIN, DRAIN_HIGH, DRAIN_LOW, DUAL, EMPTY_FROM, EMPTY_IDLE, EMPTY_REFS, FAR,
-    FILTER, FIRST_HIT, FREE, HEAD, HELD, HITS, HOT, IDLE, IDLE_FROM, IN_BANKS, KEY, LAST_END, LATENCY, LINK,
-    MAX_BANKS, MAX_RANKS, MERGED, MERGES, MOVABLE, NEXT_COMMAND, OPEN_BANKS, OPEN_ROW, ORDER, PENDING, POINTER,
-    PORT_WIDTH, POWER_DOWN_AFTER, PRE, QUEUED, RANKS, RANK_TIME, RD, READS, READ_END, READ_HITS, READ_QUEUE,
-    READ_REQUESTS, REFS, REF_DUE, REF_NEXT, RFC, ROW_SHIFT, RP, SEGMENT, SEGMENTS, SEQUENCE, SHIFT_BITS,
-    SLOT_BITS, SPLIT, STALE, TAG, TAIL, WAITING, WR, WRITE_END, WRITE_QUEUE, XP, activate, column_times,
-    compiled, drop, earliest, find_hit, inlined, lowest, precharge, ready, refresh, want, weigh_precharge,
+    ACCESS_BYTES, ACT, ADDRESS, BANKS, BANK_BITS, BANK_QUEUE, CHANNEL_MASK, CHANNEL_SHIFT, CLOCK, DOWN_CLOSED,
+    DOWN_OPEN, DRAIN, DRAIN_HIGH, DRAIN_LOW, DUAL, EMPTY_FROM, EMPTY_IDLE, EMPTY_REFS, FAR, FIRST_HIT, FREE, HEAD,
+    HELD, HITS, IDLE, IDLE_FROM, IN_BANKS, KEY, LAST_ADDRESS, LAST_END, LAST_PLACE, LATENCY, LINK, MAX_BANKS,
+    MAX_RANKS, MERGED, MERGES, MOVABLE, NEXT_COMMAND, OPEN_BANKS, OPEN_ROW, ORDER, PENDING, POINTER, PORT_WIDTH,
+    POWER_DOWN_AFTER, PRE, QUEUED, RANKS, RANK_TIME, RD, READS, READY, READ_END, READ_HITS, READ_PAIRS, READ_QUEUE,
+    READ_REQUESTS, REFS, REF_DUE, REF_NEXT, RFC, ROW_SHIFT, RP, SEGMENT, SEGMENTS, SEQUENCE, SHIFT_BITS, SLOT_BITS,
+    SPLIT, STALE, TAG, TAIL, WAITING, WANTS, WR, WRITES_IN_BANKS, WRITE_END, WRITE_QUEUE, XP, activate, append,
+    choose, column_kind, column_times, compiled, drop, earliest, enqueue, find_hit, find_same, fold, full_of_hits,
+    inlined, lowest, precharge, ready, refresh, weigh_precharge,
 )  # fmt: skip
 # isort: on
 
 #: CRC-32 of ``dram_banks_kernel.py``, checked by ``sim/dram.py``. Numba's cache of this file does not see changes there
 #: (stale constants would corrupt the state); writing the new checksum here renews it.
-BANKS_KERNEL_CRC32 = 0x8E284A49
-
-
-def _fold(address):
-    """Place of an address in the table of pending addresses."""
-    line = address >> 5
-    return (line ^ (line >> 10) ^ (line >> 20)) & (FILTER - 1)
+BANKS_KERNEL_CRC32 = 0x10ACA5E0
 
 
 def _retire(s, kind, slot, clock, book):
@@ -105,6 +100,7 @@ def _column(s, kind, bank, clock, book):
                 s[MOVABLE + waiting] |= 1 << bank
     s[QUEUED + bank] -= 1
     s[IN_BANKS] -= 1
+    s[WRITES_IN_BANKS] -= kind - RD
     s[READS + kind - RD] += 1
     if s[HITS + bank] > 0:
         s[READ_HITS + kind - RD] += 1
@@ -112,23 +108,9 @@ def _column(s, kind, bank, clock, book):
     column_times(s, kind, bank, clock)
     if find_hit(s, kind, bank, after) < 0:
         drop(s, kind, bank)
-    weigh_precharge(s, bank, clock + 1)
+    weigh_precharge(s, bank)
     s[STALE] = 1
     retire(s, kind, slot, clock, book)
-
-
-def _column_kind(s, bank, clock):
-    """Read or write: the kind of the first ready hit of a bank that can issue a column command."""
-    read, write = s[FIRST_HIT + RD * MAX_BANKS + bank], s[FIRST_HIT + WR * MAX_BANKS + bank]
-    if read < 0:
-        return WR
-    if write < 0:
-        return RD
-    slot = s[HEAD + bank]
-    while slot not in (read, write):
-        slot = s[LINK + (slot & SLOT_BITS)]
-    older = RD if slot == read else WR
-    return older if ready(s, older, bank, clock) else RD + WR - older
 
 
 def _issue(s, clock, before, book):
@@ -137,11 +119,10 @@ def _issue(s, clock, before, book):
     ``before`` is the sort already issued in this cycle. A second command of the same sort is found, moves the round
     robin on and is not issued (DRAMsim3, HBM).
     """
-    later = s[CANDIDATES] & ~((2 << (s[POINTER] & BANK_BITS)) - 1)
-    bank = lowest(later if later != 0 else s[CANDIDATES])
+    bank = choose(s, clock)
     s[POINTER] = bank
     s[STALE] = 1
-    closing = (s[HOT + PRE] | s[COLD + PRE]) >> bank & 1 != 0 and ready(s, PRE, bank, clock)
+    closing = s[WANTS + PRE] >> bank & 1 != 0 and ready(s, PRE, bank, clock)
     sort = 1 if closing or s[OPEN_ROW + bank] < 0 else 2
     if sort == before:
         return 0
@@ -168,7 +149,7 @@ def _move(s, clock):
     kind = WR if s[DRAIN] > 0 else RD
     movable, bank, oldest = s[MOVABLE + kind], -1, FAR
     while movable != 0:
-        candidate = lowest(movable)
+        candidate = lowest(movable) & BANK_BITS
         order = s[ORDER + (s[HEAD + kind * MAX_BANKS + candidate] & SLOT_BITS)]
         if order < oldest:
             oldest, bank = order, candidate
@@ -188,47 +169,6 @@ def _move(s, clock):
     if s[LINK + slot] < 0:
         s[MOVABLE + kind] &= ~(1 << bank)
     enqueue(s, kind, bank, slot, clock)
-
-
-def _enqueue(s, kind, bank, slot, clock):
-    """Append to a bank queue and update the bank's candidates."""
-    append(s, bank, slot)
-    s[QUEUED + bank] += 1
-    s[IN_BANKS] += 1
-    if s[QUEUED + bank] == s[BANK_QUEUE]:
-        s[MOVABLE + RD] &= ~(1 << bank)
-        s[MOVABLE + WR] &= ~(1 << bank)
-    if s[OPEN_ROW + bank] < 0:
-        if s[QUEUED + bank] == 1:
-            want(s, ACT, bank, clock + 1)
-    elif s[KEY + slot] >> 1 == s[OPEN_ROW + bank]:
-        if s[FIRST_HIT + kind * MAX_BANKS + bank] < 0:
-            s[FIRST_HIT + kind * MAX_BANKS + bank] = slot
-            want(s, kind, bank, clock + 1)
-            weigh_precharge(s, bank, clock + 1)
-    elif s[QUEUED + bank] == 1:
-        weigh_precharge(s, bank, clock + 1)
-
-
-def _append(s, queue, slot):
-    """Append a slot to a list: a bank queue (index: bank) or a waiting list (index: kind * MAX_BANKS + bank)."""
-    s[LINK + slot] = -1
-    if s[HEAD + queue] < 0:
-        s[HEAD + queue] = slot
-    else:
-        s[LINK + (s[TAIL + queue] & SLOT_BITS)] = slot
-    s[TAIL + queue] = slot
-
-
-def _find_same(s, kind, bank, address):
-    """Slot of a pending request of a kind to an address, or -1."""
-    for queue in range(0, kind + 1, kind):
-        slot = s[HEAD + queue * MAX_BANKS + bank]
-        while slot >= 0:
-            if s[ADDRESS + slot] == address and s[KEY + slot] & 1 == kind - RD:
-                return slot
-            slot = s[LINK + slot]
-    return -1
 
 
 def _tick(s, clock, book):
@@ -299,17 +239,75 @@ def _enter(s, kind, bank, row, address, tag, clock, book):
         s[MOVABLE + kind] |= 1 << bank
 
 
-def _accept(state, port, book, address, is_write, arrival, tag):
-    """Put one access through the in-order port; returns the cycle in which the controller took it."""
-    s, place = state[0], 0
+def _steady(s, address, clock):
+    """True if a read offered to the full read queue at ``clock`` waits for a column read and for nothing else.
+
+    No request moves to its bank before, and no drain, refresh, turnaround or merging interferes.
+    """
+    rows = s[WANTS + ACT] | s[WANTS + WR] | s[WANTS + PRE] if s[DUAL] != 0 else 0
+    other = rows | s[READY] & ~READ_PAIRS | s[MOVABLE + RD] | s[STALE] | s[DRAIN] | s[HELD]
+    return (
+        other | s[PENDING + fold(address)] == 0
+        and clock <= s[NEXT_COMMAND] < min(s[REF_DUE], s[REF_NEXT])
+        and s[WAITING + WR] < s[DRAIN_HIGH]
+    )
+
+
+def _next_hit(s, port, book, issued, bank, key, address, tag):
+    """What ``tick`` and ``enter`` do in the steady state: issue a hit, move a read, take one in, into the freed slot."""
+    event, slot, moved = s[NEXT_COMMAND], s[HEAD + issued] & SLOT_BITS, RD * MAX_BANKS + issued
+    end, clock, done = event + s[READ_END], event + 1, s[TAG + slot]
+    s[LAST_END] = max(s[LAST_END], end)
+    s[PENDING + fold(s[ADDRESS + slot])] -= 1
+    s[PENDING + fold(address)] += 1
+    book[done, 0] = max(book[done, 0], end)
+    book[done, 1] -= 1
+    book[tag, 1] += 1
+    s[LATENCY] += end - clock
+    s[READS] += 1
+    s[READ_HITS] += 1 if s[HITS + issued] > 0 else 0
+    s[HITS + issued] += 1
+    column_times(s, RD, issued, event)
+    s[POINTER], s[CLOCK] = issued, clock
+    s[HEAD + issued] = s[FIRST_HIT + moved] = s[LINK + slot]
+    oldest = s[HEAD + moved] & SLOT_BITS
+    s[HEAD + moved] = s[LINK + oldest]
+    append(s, issued, oldest)
+    append(s, RD * MAX_BANKS + bank, slot)
+    s[TAG + slot], s[ADDRESS + slot], s[KEY + slot], s[ORDER + slot] = tag, address, key, s[SEQUENCE]
+    s[SEQUENCE] += 1
+    s[READ_REQUESTS] += 1
+    if s[QUEUED + bank] < s[BANK_QUEUE]:
+        s[MOVABLE + RD] |= 1 << bank
+    earliest(s, clock)
+    port[0], port[1] = clock, 1
+    return clock
+
+
+def _decode(s, address):
+    """Row, channel and bank of an address. The lowest part comes first: below it, an address has the last one's place."""
+    place = 0
     for k in range(SEGMENT, SEGMENT + 3 * s[SEGMENTS], 3):
         place |= (address >> (s[k] & 63) & s[k + 1]) << (s[k + 2] & 63)
+    s[LAST_ADDRESS], s[LAST_PLACE] = address, place
+
+
+def _accept(state, port, book, address, is_write, arrival, tag):
+    """Put one access through the in-order port; returns the cycle in which the controller took it."""
+    s = state[0]
+    if (address ^ s[LAST_ADDRESS]) >> (s[SEGMENT] & 63) != 0:
+        decode(s, address)
+    place = s[LAST_PLACE]
     s = state[place >> (s[CHANNEL_SHIFT] & SHIFT_BITS) & s[CHANNEL_MASK]]
     bank, row = place & (s[BANKS] - 1) & BANK_BITS, place >> (s[ROW_SHIFT] & SHIFT_BITS)
     kind, depth = (WR, s[WRITE_QUEUE]) if is_write else (RD, s[READ_QUEUE])
     clock = max(arrival, port[0])
     if clock == port[0] and port[1] >= s[PORT_WIDTH]:
         clock += 1
+    if kind == RD and s[WAITING + RD] >= depth and steady(s, address, clock):
+        issued = choose(s, s[NEXT_COMMAND])
+        if full_of_hits(s, issued):
+            return next_hit(s, port, book, issued, bank, row * 2, address, tag)
     advance(s, clock, book)
     while s[WAITING + kind] >= depth or s[FREE] < 0:
         tick(s, next_event(s), book)
@@ -368,14 +366,9 @@ def _finish(state, port, book):
     return end + 1
 
 
-fold, drain_due, find_same, idle_cycles = (
-    compiled(_fold),
-    inlined(_drain_due),
-    compiled(_find_same),
-    compiled(_idle_cycles),
-)
-wake, append, column_kind, retire = compiled(_wake), inlined(_append), compiled(_column_kind), inlined(_retire)
-column, issue, enqueue, move = inlined(_column), inlined(_issue), inlined(_enqueue), inlined(_move)
+drain_due, idle_cycles, wake = inlined(_drain_due), compiled(_idle_cycles), compiled(_wake)
+decode, retire, steady, next_hit = inlined(_decode), inlined(_retire), inlined(_steady), inlined(_next_hit)
+column, issue, move = inlined(_column), inlined(_issue), inlined(_move)
 tick, next_event, advance, enter = compiled(_tick), inlined(_next_event), inlined(_advance), inlined(_enter)
 accept, serve, serve_run = inlined(_accept), compiled(_serve), compiled(_serve_run)
 wait, finish = compiled(_wait), compiled(_finish)

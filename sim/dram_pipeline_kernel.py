@@ -97,9 +97,9 @@ def _dram_pipeline(
         if served < closed:
             store_at = max(out[DRAINED, waiting[served]], writer)
         request = min(fetch_at, store_at)
-        if blocked and settle(state, book, c, _NEVER if request == _NEVER else -(-request * num // den)):
+        arrival = _NEVER if request == _NEVER else -(-request * num // den)
+        if (blocked and settle(state, book, c, arrival)) or request == _NEVER:
             continue
-        arrival = -(-request * num // den)
         if fetch_at <= store_at:
             run = fetch_ends[f - 1] if f > 0 else 0
             dma = fetch_at

@@ -24,7 +24,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from ..accel.design import FlatDram
+from ..accel.dram_choice import FlatDram
 from ..accel.tiles import ArrayTiming, TileTable
 from ..workloads.errors import InputError
 from .pipeline_kernel import pipeline

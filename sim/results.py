@@ -4,10 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 from ..accel.arrays import LayerPlan
 from ..accel.design import Design, OperatingPoint
 from .pipeline import CycleSplit, TileEvents
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramTotals:
+    """What a command-level DRAM did for a layer or a level; all counts are exact and add up.
+
+    ``reads`` and ``writes``: column commands; ``row_hits``: those that found their row open. ``merged``: accesses that posted
+    or pending ones answered. ``bytes_moved``: whole lines asked for, both directions. ``seconds``: the layers' time, on which
+    the achieved bandwidth is based. ``energy_j``: by command, with background and interface. ``flat_energy_j``: what
+    SmartExchange's 100 pJ/byte would charge for the same bytes.
+    """
+
+    activations: int
+    reads: int
+    writes: int
+    merged: int
+    refreshes: int
+    row_hits: int
+    bytes_moved: int
+    seconds: float
+    energy_j: Mapping[str, float]
+    flat_energy_j: float
+
+    @property
+    def row_hit_rate(self) -> float:
+        columns = self.reads + self.writes
+        return self.row_hits / columns if columns else 0.0
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Achieved bandwidth."""
+        return self.bytes_moved / self.seconds if self.seconds else 0.0
+
+    def __add__(self, other: DramTotals) -> DramTotals:
+        energy = {name: joules + other.energy_j[name] for name, joules in self.energy_j.items()}
+        counts = ("activations", "reads", "writes", "merged", "refreshes", "row_hits", "bytes_moved")
+        return DramTotals(
+            **{name: getattr(self, name) + getattr(other, name) for name in counts},
+            seconds=self.seconds + other.seconds,
+            energy_j=energy,
+            flat_energy_j=self.flat_energy_j + other.flat_energy_j,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +59,7 @@ class LayerResult:
     """One layer at one level on one design.
 
     ``cycles`` and ``counts`` include all repeats and are exact int. ``utilisation``: effectual multiply-accumulates per
-    multiplier-cycle of the whole layer. ``energy_j``: component -> joules.
+    multiplier-cycle of the whole layer. ``energy_j``: component -> joules. ``dram``: only with a command-level DRAM.
     """
 
     layer: str
@@ -29,6 +73,7 @@ class LayerResult:
     tiles: int
     weight_bytes: int
     compulsory_bytes: int
+    dram: DramTotals | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +106,12 @@ class LevelResult:
     @property
     def energy_j(self) -> float:
         return sum(self.energy_by_component_j.values())
+
+    @property
+    def dram(self) -> DramTotals | None:
+        """Sum over the layers; None with a flat DRAM."""
+        parts = [layer.dram for layer in self.layers if layer.dram is not None]
+        return reduce(add, parts) if parts else None
 
     @property
     def split(self) -> CycleSplit:

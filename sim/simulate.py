@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -13,12 +12,11 @@ from ..accel.energy import energy_by_component_j
 from ..accel.strict import ZeroHandling
 from ..traces.trace import LayerTrace, Trace
 from ..workloads.errors import InputError, unknown_name
-from .pipeline import CycleSplit, DramTiming, TileEvents, flat_timing, run_recurrence, split_cycles
-from .pipeline_simpy import run_simpy
+from .dram_pipeline import DramTileEvents
+from .memory import ENGINES, Engine, command_counts, open_memory
+from .pipeline import CycleSplit, TileEvents, split_cycles
 from .results import LayerResult, LevelResult, Result, Timeline
 
-Engine = Literal["recurrence", "simpy"]
-_ENGINES = {"recurrence": run_recurrence, "simpy": run_simpy}
 #: Below this share of the multiplier-cycles a layer is named in a warning.
 LOW_UTILISATION = 0.10
 
@@ -61,9 +59,9 @@ def simulate(
         trace.check_level(level)
     if len(set(chosen)) < len(chosen):
         raise InputError(f"levels {', '.join(map(str, chosen))}: a level is given twice")
-    if engine not in _ENGINES:
-        raise unknown_name("engine", engine, _ENGINES)
-    _check_widths(trace, design)
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    check_widths(trace, design)
     operating_point = design.point(point)
     run = _Run(trace, design, operating_point, engine)
     by_level: dict[int, list[LayerResult]] = {level: [] for level in chosen}
@@ -83,7 +81,7 @@ def simulate(
     )
 
 
-def _check_widths(trace: Trace, design: Design) -> None:
+def check_widths(trace: Trace, design: Design) -> None:
     """The trace's bytes must be those of the operands the array computes with."""
     wanted = (design.array.weight_bits, design.array.activation_bits)
     for layer in trace.layers:
@@ -101,18 +99,17 @@ class _Run:
 
     def __init__(self, trace: Trace, design: Design, point: OperatingPoint, engine: Engine) -> None:
         self.trace, self.design, self.point = trace, design, point
-        self.dram: DramTiming = flat_timing(design.dram, point.clock_hz)
-        self.engine = _ENGINES[engine]
-
-    def events(self, plan: LayerPlan) -> TileEvents:
-        return self.engine(plan.tiles, plan.timing, self.dram)
+        self.memory = open_memory(design, clock_hz=point.clock_hz, engine=engine)
 
     def layer(self, trace: LayerTrace, plan: LayerPlan) -> LayerResult:
         repeat = trace.layer.repeat
-        events = self.events(plan)
+        events = self.memory.events(trace, plan)
         split = split_cycles(plan.tiles, plan.timing, events)
         _check(trace, plan, events, split)
-        counts = {name: count * repeat for name, count in _counts(trace, plan, self.design).items()}
+        counts = _counts(trace, plan, self.design)
+        if isinstance(events, DramTileEvents):
+            counts |= command_counts(events.dram)
+        counts = {name: count * repeat for name, count in counts.items()}
         cycles = events.end * repeat
         multipliers = plan.pe_slots // max(1, int(plan.tiles.steps.sum()) * plan.timing.step_interval)
         # Work with a non-zero weight; less where the array skips zero inputs, too.
@@ -129,6 +126,7 @@ class _Run:
             tiles=len(plan.tiles),
             weight_bytes=trace.bytes(self.design.weight_format, plan.level) if trace.layer.has_weights else 0,
             compulsory_bytes=plan.compulsory_bytes * repeat,
+            dram=self.memory.totals(events, repeat=repeat, seconds=cycles / self.point.clock_hz),
         )
 
     def level(self, level: int, layers: Sequence[LayerResult]) -> LevelResult:
@@ -212,6 +210,10 @@ def _check(trace: LayerTrace, plan: LayerPlan, events: TileEvents, split: CycleS
     for name, (found, expected) in identities.items():
         if found != expected:
             raise ConservationError(f"layer '{layer.name}' level {plan.level}: {name}: {found} != {expected}")
+    if isinstance(events, DramTileEvents):
+        lines = (events.dram.read_bytes, events.dram.written_bytes)
+        if lines[0] < totals["dram_read_bytes"] or lines[1] < totals["dram_write_bytes"]:
+            raise ConservationError(f"layer '{layer.name}' level {plan.level}: lines of {lines} bytes are too few")
     if min(vars(split).values()) < 0:
         raise ConservationError(f"layer '{layer.name}' level {plan.level}: negative share of cycles: {split}")
 
@@ -232,7 +234,7 @@ def _timeline(run: _Run, layers: Sequence[LayerResult], wanted: str | None) -> T
     trace = next(x for x in run.trace.layers if x.layer.name == name)
     level = layers[0].level
     plan = next(iter(ARRAYS[run.design.array.kind].plans(trace, [level], run.design)))
-    return Timeline(layer=name, level=level, plan=plan, events=run.events(plan))
+    return Timeline(layer=name, level=level, plan=plan, events=run.memory.events(trace, plan))
 
 
 def _warnings(trace: Trace, design: Design, layers: Sequence[LayerResult]) -> list[str]:

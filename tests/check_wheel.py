@@ -16,9 +16,9 @@ from pathlib import Path
 _PROGRAM = """
 import nestling.analysis.cli, nestling.sim.simulate, nestling.workloads.bundled
 from nestling.accel.design import DESIGNS, load_design
-from nestling.workloads.tables import model_names
+from nestling.workloads.zoo import MODELS, build
 print(nestling.sim.simulate.__file__)
-assert len(model_names()) == 25, model_names()
+assert len([build(name) for name in MODELS]) == 25, list(MODELS)
 assert [load_design(name).name for name in DESIGNS] == list(DESIGNS)
 network, images, labels = nestling.workloads.bundled.load_bundled()
 assert network.levels == 4 and len(images) == len(labels)

@@ -23,7 +23,7 @@ from nestling.sim.simulate import simulate
 from nestling.traces.lowering import lower
 from nestling.traces.trace import LayerTrace
 from nestling.workloads.layers import linear
-from nestling.workloads.tables import load_model
+from nestling.workloads.zoo import build
 
 from .spine_cases import SHAPES, design, layer_trace, network
 
@@ -303,7 +303,7 @@ def test_buffer_words_equal_scale_sim() -> None:
 
 def test_resnet50_layer_by_layer_equals_scale_sim() -> None:
     rows = read("scalesim_resnet50_32x32_ws.csv")
-    layers = [layer for layer in load_model("resnet50").layers if layer.gemm is not None]
+    layers = [layer for layer in build("resnet50").layers if layer.gemm is not None]
     assert len(rows) == len(layers) == 54
     for row, layer in zip(rows, layers, strict=True):
         gemm = layer.gemm

@@ -161,9 +161,12 @@ def test_equal_to_the_cycle_stepped_oracle(
     )
     mapping = (None, list(device.mappings)[-1])[seed % 2]
     controller = Controller(device, controls, mapping=mapping)
-    requests = random_requests(seed, count=150, device=device, spread=spread, slack=slack)
+    assert_oracle(controller, random_requests(seed, count=150, device=device, spread=spread, slack=slack))
+
+
+def assert_oracle(controller: Controller, requests: Requests) -> None:
     run = controller.run(requests)
-    oracle = run_oracle(device, controller.mapping, requests, controls)
+    oracle = run_oracle(controller.device, controller.mapping, requests, controller.settings)
     found = (run.cycles, run.last_accept_cycle, run.activations, run.precharges, run.refreshes, run.closed_cycles)
     counts = oracle.counts
     assert found == (
@@ -172,6 +175,26 @@ def test_equal_to_the_cycle_stepped_oracle(
     assert (run.reads, run.writes, run.merged) == (counts["RD"], counts["WR"], counts["merged"])
     assert run.read_row_hits + run.write_row_hits == counts["row hits"]
     assert round(run.mean_read_latency_cycles * run.read_requests) == oracle.latency
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(CONFIGURATIONS), st.integers(0, 2**32 - 1), st.integers(0, 1), st.sampled_from([(32, 8), (4, 2)]),
+    st.sampled_from([0.0, 0.01]),
+)  # fmt: skip
+def test_runs_of_hits_are_equal_to_the_cycle_stepped_oracle(
+    configuration: tuple[str, int], seed: int, mapping: int, queues: tuple[int, int], write_share: float
+) -> None:
+    """Full queues of row hits, which the kernel shortens: bursts of neighbouring or evenly spaced lines, few writes."""
+    name, ranks = configuration
+    device = load_command_device(name)
+    device = device.with_organisation(ranks=ranks) if ranks > 1 else device
+    rng, count = np.random.default_rng(seed), 300
+    starts = np.repeat(rng.integers(0, device.organisation.capacity_bytes // 128, 3), count // 3)
+    lines = starts + np.tile(np.arange(count // 3), 3) * np.repeat(rng.choice([1, 1, 2, 4], 3), count // 3)
+    controls = ControllerSettings(read_queue=queues[0], bank_queue=queues[1])
+    controller = Controller(device, controls, mapping=(None, list(device.mappings)[-1])[mapping])
+    assert_oracle(controller, Requests(lines * 64, rng.random(count) < write_share))
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,13 +11,13 @@ from nestling.sim.simulate import simulate
 from nestling.traces.lowering import lower
 from nestling.workloads.errors import InputError
 from nestling.workloads.synthetic import with_synthetic_levels
-from nestling.workloads.tables import load_model
+from nestling.workloads.zoo import build
 from pydantic import ValidationError
 
 
 @pytest.fixture(scope="module")
 def trace():
-    return lower(with_synthetic_levels(load_model("resnet18"), (0.5, 0.13)))
+    return lower(with_synthetic_levels(build("resnet18"), (0.5, 0.13)))
 
 
 def with_policy(name: str, policy: MappingPolicy) -> Design:

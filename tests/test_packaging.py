@@ -50,7 +50,8 @@ def test_importing_a_room_is_cheap(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["workloads.network", "workloads.tables", "workloads.weights_file", "workloads.synthetic"]
+    "module",
+    ["workloads.network", "workloads.tables", "workloads.weights_file", "workloads.synthetic", "workloads.zoo"],
 )
 def test_networks_can_be_described_without_a_compiler(module: str) -> None:
     program = f"import sys, nestling.{module}; print([m for m in {HEAVY!r} if m in sys.modules])"

@@ -8,12 +8,12 @@ from nestling.traces.trace import Activations
 from nestling.traces.trace_file import read_trace, write_trace
 from nestling.workloads.errors import InputError
 from nestling.workloads.synthetic import with_synthetic_levels
-from nestling.workloads.tables import load_model
+from nestling.workloads.zoo import build
 
 
 @pytest.fixture(scope="module")
 def trace():
-    network = with_synthetic_levels(load_model("gat_cora"), (0.5, 0.1), seed=3)
+    network = with_synthetic_levels(build("gat_cora"), (0.5, 0.1), seed=3)
     return lower(network, activations={"gat1.W": Activations(0.25, 2, np.arange(64, dtype=np.int64))})
 
 

@@ -1,6 +1,17 @@
-"""Layer tables: the 25 built-in networks as CSV files, and any file of the same columns.
+"""Layer tables: a user's own network as a CSV file, one row per layer at batch 1.
 
-The tables' provenance and totals stand in ``layer_tables/README.md``. Invariants checked on load:
+Columns, in any order; an empty field is 0 for counts and 1 for sizes, and other columns are ignored:
+
+* ``name``; ``op``: one of :data:`~.layers.OPS`;
+* ``src``: the producers, ``a+b`` for a sum, ``a|b`` for a concatenation, ``a*b`` for a product; ``input`` is the network's
+  input, and the name of a block (``enc3``) stands for its last row (``enc3.hh``);
+* ``C,H,W`` of the input and ``K,P,Q`` of the output, in elements; ``R,S,stride,pad,dil,groups`` of the window;
+* ``repeat``: runs one after the other; ``gemm_b,gemm_m,gemm_n,gemm_k``: the row as b products of (m x k) by (k x n);
+* ``w_params,b_params,norm_params``: weights, biases, trained parameters of the normalisation;
+* ``macs``: dense multiply-accumulates, all repeats included; ``act``: the activation behind the layer;
+  ``relu_in``: 1 if the input comes out of a ReLU; ``notes`` (optional): any text.
+
+Invariants checked on load:
 macs == repeat*b*m*n*k for every row, the output size formula for convolutions, and w_params == size of the weights.
 """
 
@@ -10,34 +21,15 @@ import csv
 import re
 from pathlib import Path
 
-from .errors import InputError, unknown_name
+from .errors import InputError
 from .layers import CONV_OPS, DATA_OPS, WINDOW_OPS, Gemm, Layer
 from .network import INPUT, Network
 
-TABLES = Path(__file__).parent / "layer_tables"
 _COLUMNS = (
     "name", "op", "src", "C", "H", "W", "K", "R", "S", "stride", "pad", "dil", "groups", "P", "Q", "repeat",
     "gemm_b", "gemm_m", "gemm_n", "gemm_k", "w_params", "b_params", "norm_params", "macs", "act", "relu_in",
 )  # fmt: skip
 _JOINS = {"+": "+", "|": "|", "*": "*"}
-
-
-def model_names() -> list[str]:
-    """Names of the built-in networks."""
-    return sorted(p.stem for p in TABLES.glob("*.csv") if p.stem != "TOTALS")
-
-
-def load_model(name: str) -> Network:
-    """A built-in network, shape-only (batch 1).
-
-    Raises
-    ------
-    InputError
-        with the nearest match if there is no such network.
-    """
-    if name not in model_names():
-        raise unknown_name("model", name, model_names())
-    return load_table(TABLES / f"{name}.csv")
 
 
 def load_table(path: Path) -> Network:
