@@ -14,7 +14,7 @@ from .sram import sram_cost
 COMPONENTS = ("dram", "weight_buffer", "input_buffer", "output_buffer", "pe_memory", "registers", "mac", "leakage")
 
 #: Counts that are no actions: they balance the books of work and slots.
-BOOKKEEPING = frozenset({"mac_dense", "mac_skipped", "pe_slots"})
+BOOKKEEPING = frozenset({"mac_dense", "mac_effectual", "mac_skipped", "pe_slots"})
 
 _BUFFERS = {"weight_buffer": "weights", "input_buffer": "inputs", "output_buffer": "outputs"}
 
@@ -22,7 +22,7 @@ _BUFFERS = {"weight_buffer": "weights", "input_buffer": "inputs", "output_buffer
 def unit_energies_pj(design: Design) -> dict[str, tuple[str, float]]:
     """Action name -> (component, picojoules per count) at the nominal voltage."""
     table = _dram(design.dram) | {
-        "mac_effectual": ("mac", design.energies.mac_pj.value),
+        "mac_computed": ("mac", design.energies.mac_pj.value),
         "mac_gated": ("mac", design.energies.mac_gated_pj.value),
         "register_bytes": ("registers", design.energies.register_pj_per_byte.value),
     }

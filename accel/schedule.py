@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..workloads.errors import InputError
 from .loopnest import Int64Array, Nest, ceil_div
 from .mapping import Tiling
 from .tiles import TileTable
 
-#: Tensors start at DRAM page boundaries (4 KiB): a modelling choice, DESIGN.md "Where tensors lie".
+#: Tensors start at DRAM page boundaries (4 KiB): a modelling choice, DESIGN.md section 4.
 TENSOR_ALIGNMENT = 4096
+#: A tile table of this size takes some 5 GB; larger layers are refused rather than exhausting the memory.
+MAX_TILES = 30_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,19 @@ class TileOrder:
 
 
 def order_tiles(nest: Nest, tiling: Tiling) -> TileOrder:
-    """Enumerate the nest's tiles in execution order."""
+    """Enumerate the nest's tiles in execution order.
+
+    Raises
+    ------
+    InputError
+        for a layer of more than ``MAX_TILES`` tiles.
+    """
+    tiles = nest.gemm.b * nest.row_blocks * nest.column_blocks * nest.k_tiles
+    if tiles > MAX_TILES:
+        raise InputError(
+            f"layer '{nest.layer.name}' needs {tiles:,} tiles; at most {MAX_TILES:,} are simulated: use larger tiles or a "
+            "larger array"
+        )
     row_supertiles = ceil_div(nest.row_blocks, tiling.rows)
     column_supertiles = ceil_div(nest.column_blocks, tiling.columns)
     outer, inner = (row_supertiles, column_supertiles) if tiling.weights_outer else (column_supertiles, row_supertiles)

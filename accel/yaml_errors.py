@@ -197,8 +197,9 @@ def _field_names(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
 def _tags(model: type[BaseModel]) -> Iterator[str]:
     """Values of literal fields: a tagged union names its members by them in locations."""
     for field in model.model_fields.values():
-        if typing.get_origin(field.annotation) is typing.Literal:
-            yield from (str(value) for value in typing.get_args(field.annotation))
+        values = typing.get_args(field.annotation)
+        if typing.get_origin(field.annotation) is typing.Literal and len(values) == 1:  # a tag has one value
+            yield str(values[0])
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:

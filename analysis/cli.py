@@ -195,7 +195,13 @@ def compare(
 
     workload = _workload(model, settings, levels=levels, images=images, seed=seed)
     options = RunOptions(
-        point=point, levels=level, execute=execute, threads=available_threads(), seed=seed, skip_unable=True
+        point=point,
+        levels=level,
+        execute=execute,
+        threads=available_threads(),
+        seed=seed,
+        skip_unable=True,
+        prefer_point="nominal",
     )
     with progress_bars() as progress:
         designs = _designs(accel or ["all"], dram)

@@ -288,7 +288,8 @@ def _work_table(explanation: Explanation) -> Table:
     for result in explanation.results:
         table.add_column(f"level {result.level}", justify="right")
     rows: dict[str, Callable[[LayerResult], str]] = {
-        "effectual MACs": lambda r: f"{r.counts['mac_effectual']:,}",
+        "computed MACs": lambda r: f"{r.counts['mac_computed']:,}",
+        "  effectual (both non-zero)": lambda r: f"{r.counts['mac_effectual']:,}",
         "gated MACs": lambda r: f"{r.counts['mac_gated']:,}",
         "skipped MACs": lambda r: f"{r.counts['mac_skipped']:,}",
         "= dense MACs": lambda r: f"{r.counts['mac_dense']:,}",
@@ -302,7 +303,7 @@ def _work_table(explanation: Explanation) -> Table:
         "DRAM read, bytes": lambda r: f"{r.counts['dram_read_bytes']:,}",
         "  compulsory": lambda r: f"{r.compulsory_bytes:,}",
         "DRAM written, bytes": lambda r: f"{r.counts['dram_write_bytes']:,}",
-        "energy": lambda r: f"{sum(r.energy_j.values()) * 1e6:,.3f} uJ",
+        "energy": lambda r: f"{sum(r.energy_j.values()) * 1e6:,.3f} µJ",
     }
     for name, text in rows.items():
         table.add_row(name, *(text(result) for result in explanation.results))
@@ -316,6 +317,6 @@ def _models_table(explanation: Explanation) -> Table:
     for result, models in zip(explanation.results, explanation.models, strict=True):
         for m in models:
             errors = ("-", "-") if m.model == "actual" else (f"{m.cycles_error:+.2%}", f"{m.energy_error:+.2%}")
-            energy = f"{m.energy_j * 1e6:,.3f} uJ"
+            energy = f"{m.energy_j * 1e6:,.3f} µJ"
             table.add_row(str(result.level), m.model, f"{m.cycles:,}", errors[0], energy, errors[1])
     return table

@@ -31,7 +31,7 @@ GLOSSARY = {
     "MAC": "multiply-accumulate; counted here only where the weight is not zero",
     "effectual, gated, skipped": "a MAC that is computed; one that is issued with the multiplier held still because an "
     "operand is zero; one that costs no issue slot at all",
-    "utilisation": "MACs with a non-zero weight per multiplier and cycle, over the whole layer with all its stalls",
+    "utilisation": "effectual MACs (both operands non-zero) per multiplier and cycle, all stalls of the layer included",
     "tile": "the piece of a layer that the array computes at a time; it is fetched, loaded, computed, drained and stored",
     "compulsory bytes": "weights and inputs of a layer, each once: what buffers without limits would fetch from DRAM",
     "compute": "cycles in which the array issues work",

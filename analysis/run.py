@@ -37,7 +37,8 @@ CHECK_IMAGES = 16
 @dataclass(frozen=True)
 class RunOptions:
     """How a study is made. ``levels``: level numbers to run (all by default); ``repeats``: CPU latency repeats;
-    ``skip_unable``: leave out designs that cannot run the network instead of failing."""
+    ``skip_unable``: leave out designs that cannot run the network instead of failing; ``prefer_point``: operating point
+    of designs that have it, where ``point`` is not given."""
 
     point: str | None = None
     levels: Sequence[int] | None = None
@@ -49,6 +50,7 @@ class RunOptions:
     density: str = "actual"
     seed: int = 0
     skip_unable: bool = False
+    prefer_point: str | None = None
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -82,13 +84,16 @@ def make_study(
         trace = _lowered(workload, activations, bits, options=options, progress=progress)
         _check_macs(executions, trace)
         studies.append(study_of_trace(trace, group, options=options, command=command, progress=progress))
-    results = {result.design.name: result for study in studies for result in study.results}
+    results = {id(result.design): result for study in studies for result in study.results}
+    skipped = {name: reason for study in studies for name, reason in study.skipped.items()}
+    if not results:
+        raise InputError([f"design '{name}' cannot run this network: {reason}" for name, reason in skipped.items()])
     return replace(
         studies[0],
-        results=[results[design.name] for design in designs if design.name in results],
+        results=[results[id(design)] for design in designs if id(design) in results],
         params=workload.network.params,
         executions=executions,
-        skipped={name: reason for study in studies for name, reason in study.skipped.items()},
+        skipped=skipped,
     )
 
 
@@ -139,7 +144,7 @@ def study_of_trace(
             result = simulate(
                 trace,
                 design,
-                point=options.point,
+                point=options.point or _default_point(design, options),
                 levels=options.levels,
                 engine=options.engine,
                 timeline_layer=options.layer,
@@ -164,6 +169,11 @@ def study_of_trace(
         seed=options.seed,
         skipped=skipped,
     )
+
+
+def _default_point(design: Design, options: RunOptions) -> str | None:
+    """The preferred operating point where the design has it; None = the fastest."""
+    return options.prefer_point if options.prefer_point in {p.name for p in design.operating_points} else None
 
 
 def storage_table(trace: Trace) -> dict[str, list[int]]:

@@ -143,7 +143,7 @@ def _unit_energies_j(result: Result) -> dict[str, tuple[str, float]]:
 
 
 def to_json(study: Study) -> dict[str, Any]:
-    """The machine-readable contract of DESIGN.md, section 7.
+    """The machine-readable contract of README.md.
 
     The top level describes the first design; with several, ``designs`` holds one such object each. Of two runs of the same
     command only ``cpu_latency_s`` and ``measured`` (clock readings of this computer) may differ. The command line is left
@@ -168,6 +168,8 @@ def to_json(study: Study) -> dict[str, Any]:
         "storage_bytes": {name: [int(size) for size in sizes] for name, sizes in study.storage.items()},
         "measured": {"levels": [_measured_json(execution) for execution in study.executions]},
     }
+    if study.skipped:
+        head["skipped"] = dict(study.skipped)
     if len(designs) > 1:
         head["designs"] = [{"network": study.network} | design for design in designs]
     return head | designs[0]

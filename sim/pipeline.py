@@ -150,8 +150,9 @@ def split_cycles(tiles: TileTable, timing: ArrayTiming, events: TileEvents) -> C
     late = np.maximum(events.fetched - on_chip_start, 0)
     dram_stall = np.minimum(waited, late[1:])
     fill = int(events.first[0])
-    tail = events.end - int(events.last[-1])
-    compute = int(issued.sum() + gap.sum())
+    last_step = int(tiles.steps.any())  # the cycle of the very last issue
+    tail = events.end - int(events.last[-1]) - last_step
+    compute = int(issued.sum() + gap.sum()) + last_step
     return CycleSplit(
         compute=compute,
         dram_stall=int(dram_stall.sum()),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def simulate(
         levels=[run.level(level, by_level[level]) for level in chosen],
         trace_digest=trace.digest(),
         timeline=_timeline(run, by_level[min(chosen)], timeline_layer),
-        warnings=_warnings(trace, design, by_level[min(chosen)]),
+        warnings=_warnings(trace, design, by_level[min(chosen)]) + _rises(by_level),
     )
 
 
@@ -112,8 +113,6 @@ class _Run:
         counts = {name: count * repeat for name, count in counts.items()}
         cycles = events.end * repeat
         multipliers = plan.pe_slots // max(1, int(plan.tiles.steps.sum()) * plan.timing.step_interval)
-        # Work with a non-zero weight; less where the array skips zero inputs, too.
-        useful = min(trace.macs(plan.level), (plan.mac_dense - plan.mac_skipped) * repeat)
         return LayerResult(
             layer=trace.layer.name,
             op=trace.layer.op,
@@ -122,7 +121,7 @@ class _Run:
             split=_scaled(split, repeat),
             counts=counts,
             energy_j=energy_by_component_j(counts, cycles=cycles, design=self.design, point=self.point),
-            utilisation=useful / (multipliers * cycles) if cycles and multipliers else 0.0,
+            utilisation=counts["mac_effectual"] / (multipliers * cycles) if cycles and multipliers else 0.0,
             tiles=len(plan.tiles),
             weight_bytes=trace.bytes(self.design.weight_format, plan.level) if trace.layer.has_weights else 0,
             compulsory_bytes=plan.compulsory_bytes * repeat,
@@ -147,13 +146,15 @@ def _counts(trace: LayerTrace, plan: LayerPlan, design: Design) -> dict[str, int
     counts.pop("mac_issued")
     gates_inputs = design.zero_handling.inputs == ZeroHandling.GATE
     gates_weights = design.zero_handling.weights == ZeroHandling.GATE
-    if plan.mac_skipped == 0 and not gates_weights:  # zero weights are multiplied: their zero inputs gate, too
-        input_zero = plan.mac_dense - input_nonzero_macs(trace, None)
-    else:
-        input_zero = weight_nonzero - input_nonzero_macs(trace, plan.level)
-    gated = (input_zero if gates_inputs else 0) + (plan.mac_weight_zero_issued if gates_weights else 0)
+    effectual = input_nonzero_macs(trace, plan.level)
+    gated = plan.mac_weight_zero_issued if gates_weights else 0
+    if gates_inputs:
+        gated += weight_nonzero - effectual
+        if not gates_weights:  # zero weights that are multiplied meet zero inputs, too
+            gated += _zero_input_share(trace, plan)
     counts["mac_gated"] = gated
-    counts["mac_effectual"] = plan.mac_dense - plan.mac_skipped - gated
+    counts["mac_computed"] = plan.mac_dense - plan.mac_skipped - gated
+    counts["mac_effectual"] = effectual
     counts["mac_skipped"] = plan.mac_skipped
     counts["mac_dense"] = plan.mac_dense
     counts["pe_slots"] = plan.pe_slots
@@ -166,6 +167,14 @@ def _counts(trace: LayerTrace, plan: LayerPlan, design: Design) -> dict[str, int
     ):
         counts[name] = counts.get(name, 0) + amount
     return counts
+
+
+def _zero_input_share(trace: LayerTrace, plan: LayerPlan) -> int:
+    """Issued products of a zero weight whose input is zero, too: all of them where nothing is skipped, else in proportion."""
+    zero_weight = plan.mac_dense - trace.macs(plan.level) // trace.layer.repeat
+    both_zero = zero_weight - (input_nonzero_macs(trace, None) - input_nonzero_macs(trace, plan.level))
+    issued = plan.mac_dense - plan.mac_skipped - (plan.mac_dense - zero_weight)
+    return both_zero * max(0, issued) // max(1, zero_weight)
 
 
 def input_nonzero_macs(trace: LayerTrace, level: int | None) -> int:
@@ -269,9 +278,31 @@ def _warnings(trace: Trace, design: Design, layers: Sequence[LayerResult]) -> li
     repeated = [x for x in trace.layers if x.layer.repeat > 1]
     if repeated:
         found.append(f"weights fetched again in every time step of {_count(repeated, 'recurrent layer')}")
+    unpriced = ARRAYS[design.array.kind].unpriced
+    if unpriced:
+        found.append(f"not priced in this array's energy: {unpriced}")
+    if "density model" in trace.source:
+        found.append(f"masks are not the network's own: {trace.source.rsplit('; ', 1)[-1]}")
     found += [f"unverified constant: {text}" for text in design.unverified()]
     return found
 
 
 def _count(things: Sequence[object], noun: str) -> str:
     return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
+
+
+def _rises(by_level: Mapping[int, Sequence[LayerResult]]) -> list[str]:
+    """Layers in which a sparser level takes more cycles than the denser one, with the largest rise."""
+    found: dict[str, float] = {}
+    levels = sorted(by_level)
+    for denser, sparser in pairwise(levels):
+        for a, b in zip(by_level[denser], by_level[sparser], strict=True):
+            if b.cycles > a.cycles:
+                found[a.layer] = max(found.get(a.layer, 0.0), b.cycles / max(1, a.cycles) - 1)
+    if not found:
+        return []
+    worst = max(found, key=lambda name: found[name])
+    return [
+        f"a sparser level takes more cycles in {_count(list(found), 'layer')}, at most +{found[worst]:.2%} ({worst}): "
+        "tiles meet DRAM or output lines at other times"
+    ]

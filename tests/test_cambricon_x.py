@@ -83,7 +83,7 @@ def test_sparser_levels_are_neither_slower_nor_hungrier(name: str) -> None:
 def test_empty_level_issues_nothing() -> None:
     keep = np.zeros(SHAPES["conv"].weight_shape, np.uint8)
     level = simulate(lower(network(SHAPES["conv"], keep=keep)), load_design("cambricon-x")).levels[0]
-    assert level.layers[0].counts["mac_effectual"] == 0
+    assert level.layers[0].counts["mac_computed"] == 0
     assert level.layers[0].counts["pe_slots"] == 0
 
 

@@ -137,4 +137,4 @@ def test_compare_and_explain(run, tmp_path):
         actual = next(m for m in level["density_models"] if m["model"] == "actual")
         assert actual["cycles"] == level["cycles"]
         counts = level["counts"]
-        assert counts["mac_effectual"] + counts["mac_gated"] + counts["mac_skipped"] == counts["mac_dense"]
+        assert counts["mac_computed"] + counts["mac_gated"] + counts["mac_skipped"] == counts["mac_dense"]

@@ -103,7 +103,7 @@ def test_every_shape_keeps_the_identities_and_sparser_levels_never_cost_more_ste
         assert steps == sorted(steps, reverse=True)
         for level in simulate(trace, hardware).levels:
             counts = level.layers[0].counts
-            assert counts["mac_effectual"] + counts["mac_skipped"] == counts["mac_dense"]
+            assert counts["mac_computed"] + counts["mac_skipped"] == counts["mac_dense"]
             assert counts["mac_gated"] == 0
 
 

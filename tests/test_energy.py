@@ -25,7 +25,7 @@ def test_every_action_belongs_to_a_shown_component_and_costs_something(name: str
     assert {component for component, _ in units.values()} <= set(COMPONENTS)
     described = load_design(name)
     for action, (_, picojoules) in units.items():  # a zero is stated in the file with its reason, never a default
-        stated = {"mac_effectual": "mac_pj", "mac_gated": "mac_gated_pj"}.get(action)
+        stated = {"mac_computed": "mac_pj", "mac_gated": "mac_gated_pj"}.get(action)
         assert picojoules > 0 or (stated and getattr(described.energies, stated).value == 0), action
     assert not BOOKKEEPING & set(units)
 
@@ -43,8 +43,8 @@ def test_one_action_costs_its_unit_energy(name: str) -> None:
 @given(a=st.integers(0, 10**12), b=st.integers(0, 10**12), cycles=st.integers(0, 10**9))
 def test_energy_is_linear_in_counts_and_cycles(a: int, b: int, cycles: int) -> None:
     described = design("systolic-16x16")
-    parts = [joules(described, {"mac_effectual": a}), joules(described, {"dram_read_bytes": b}, cycles=cycles)]
-    whole = joules(described, {"mac_effectual": a, "dram_read_bytes": b}, cycles=cycles)
+    parts = [joules(described, {"mac_computed": a}), joules(described, {"dram_read_bytes": b}, cycles=cycles)]
+    whole = joules(described, {"mac_computed": a, "dram_read_bytes": b}, cycles=cycles)
     assert tuple(whole) == COMPONENTS
     for component, value in whole.items():
         assert value == pytest.approx(sum(p[component] for p in parts), rel=1e-12, abs=0)
@@ -81,7 +81,7 @@ def test_leakage_is_the_sum_over_srams(name: str) -> None:
 def test_counts_without_a_price_are_an_error() -> None:
     described = load_design("systolic-16x16")
     with pytest.raises(InputError, match="design 'systolic-16x16' has no unit energy for banks_read_bytes, teleports"):
-        joules(described, {"teleports": 1, "banks_read_bytes": 2, "mac_effectual": 3})
+        joules(described, {"teleports": 1, "banks_read_bytes": 2, "mac_computed": 3})
     assert sum(joules(described, {"teleports": 0} | dict.fromkeys(BOOKKEEPING, 10**9)).values()) == 0
 
 

@@ -155,8 +155,8 @@ def test_simulation_balances_and_never_slows_down_with_sparsity(name: str) -> No
     result = simulate(lower(network(SHAPES[name])), load_design("scnn"))
     for level in result.levels:
         counts = level.layers[0].counts
-        assert counts["mac_effectual"] + counts["mac_skipped"] == counts["mac_dense"]
-        assert counts["pe_slots"] >= counts["mac_effectual"]
+        assert counts["mac_computed"] + counts["mac_skipped"] == counts["mac_dense"]
+        assert counts["pe_slots"] >= counts["mac_computed"]
         assert level.layers[0].utilisation <= 1
     assert (np.diff([level.cycles for level in result.levels]) <= 0).all()
     assert (np.diff([level.energy_j for level in result.levels]) <= 0).all()
@@ -170,14 +170,14 @@ def test_effectual_work_is_what_meets_in_the_sample() -> None:
     result = simulate(trace, load_design("scnn"))
     for level in result.levels:
         both = ((trace.layers[0].keep > level.level) * taps).sum()
-        assert level.layers[0].counts["mac_effectual"] == both
+        assert level.layers[0].counts["mac_computed"] == both
 
 
 def test_empty_weights_cost_no_products() -> None:
     layer = SHAPES["conv"]
     keep = np.zeros(layer.weight_shape, np.uint8)
     result = simulate(lower(network(layer, keep=keep)), load_design("scnn"))
-    assert all(level.layers[0].counts["mac_effectual"] == 0 for level in result.levels)
+    assert all(level.layers[0].counts["mac_computed"] == 0 for level in result.levels)
 
 
 def test_whole_network_runs() -> None:

@@ -58,7 +58,7 @@ def test_parts_sum_to_totals(name: str) -> None:
 
 def check_layer(layer: LayerResult) -> None:
     counts = layer.counts
-    assert counts["mac_effectual"] + counts["mac_gated"] + counts["mac_skipped"] == counts["mac_dense"]
+    assert counts["mac_computed"] + counts["mac_gated"] + counts["mac_skipped"] == counts["mac_dense"]
     assert min(counts.values()) >= 0
     assert counts["dram_read_bytes"] >= layer.compulsory_bytes
     assert counts["weight_buffer_write_bytes"] + counts["input_buffer_write_bytes"] == counts["dram_read_bytes"]
@@ -151,7 +151,7 @@ def zero_counts(weights: str, inputs: str, *, level: int = 2) -> tuple[int, int,
         ("none", "gate"): gemm.macs - nonzero_input,
         ("none", "none"): 0,
     }[weights, inputs]
-    return counts["mac_gated"], expected, counts["mac_effectual"], gemm.macs - expected
+    return counts["mac_gated"], expected, counts["mac_computed"], gemm.macs - expected
 
 
 @pytest.mark.parametrize("weights", ["gate", "none"])
@@ -167,8 +167,8 @@ def test_skipping_leaves_input_zeros_to_gate() -> None:
     counts = simulate(trace, load_design("nm-lanes-16x8"), levels=[1]).levels[0].layers[0].counts
     nonzero = trace.macs(1)
     assert counts["mac_skipped"] == layer.macs - nonzero
-    assert counts["mac_effectual"] == round(nonzero * 0.25)
-    assert counts["mac_gated"] == nonzero - counts["mac_effectual"]
+    assert counts["mac_computed"] == round(nonzero * 0.25)
+    assert counts["mac_gated"] == nonzero - counts["mac_computed"]
 
 
 # --- energy and operating points -------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_energy_recomputed_from_counts(point: str) -> None:
     table = {(int(r["size"]), int(r["width"])): r for r in sram_rows()}
     for layer in result.levels[1].layers:
         counts, found = layer.counts, layer.energy_j
-        mac = counts["mac_effectual"] * described.energies.mac_pj.value
+        mac = counts["mac_computed"] * described.energies.mac_pj.value
         mac += counts["mac_gated"] * described.energies.mac_gated_pj.value
         assert found["mac"] == pytest.approx(mac * 1e-12 * ratio**2, rel=1e-12)
         dram = (counts["dram_read_bytes"] + counts["dram_write_bytes"]) * 64

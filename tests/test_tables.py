@@ -64,7 +64,7 @@ def test_layer_table_sums_to_the_levels(case: Study) -> None:
     assert (table.dram_bytes == table.dram_read_bytes + table.dram_write_bytes).all()
     assert (table.dram_read_bytes >= table.compulsory_bytes).all()
     assert table.mac_dense.dtype == "int64"
-    assert (table.mac_effectual + table.mac_gated + table.mac_skipped == table.mac_dense).all()
+    assert (table.mac_computed + table.mac_gated + table.mac_skipped == table.mac_dense).all()
 
 
 def test_tidy_sums_to_every_layer(case: Study) -> None:
@@ -85,7 +85,7 @@ def test_tidy_sums_to_every_layer(case: Study) -> None:
 def test_tidy_prices_every_action_but_bookkeeping(case: Study) -> None:
     table = tidy(case)
     free = set(table[table.component == ""].action)
-    assert free == {"mac_dense", "mac_skipped", "pe_slots"}
+    assert free == {"mac_dense", "mac_effectual", "mac_skipped", "pe_slots"}
     assert set(table.component) == {*COMPONENTS, "time", ""}
 
 

@@ -211,17 +211,16 @@ def _actions(order: TileOrder, work: _TileWork, array: NMLanesArray) -> dict[str
     activation_bytes = -(-(groups * geometry.activation_line_bits) // 8)
     step_read_bits = geometry.weight_line_bits + geometry.activation_line_bits
     finished_bytes = rows * columns * ceil_div(array.activation_bits, 8)
-    product_bits = array.weight_bits + array.activation_bits
-    register_bits = 2 * (
-        array.lanes * product_bits + array.accumulator_bits
-    )  # product and accumulator, read and written
+    # Operands of every product, and one addition into a partial sum per step and PE in use (each written and read).
+    products, sums = work.nonzeros[where] * columns, steps * rows * columns
+    register_bits = 2 * (products * (array.weight_bits + array.activation_bits) + sums * array.accumulator_bits)
     return {
-        "mac_weight_nonzero": work.nonzeros[where] * columns,
-        "mac_issued": work.nonzeros[where] * columns,
+        "mac_weight_nonzero": products,
+        "mac_issued": products,
         "weight_buffer_read_bytes": weight_bytes,
         "input_buffer_read_bytes": activation_bytes,
         "banks_write_bytes": weight_bytes + activation_bytes,
         "banks_read_bytes": -(-(steps * step_read_bits) // 8),
         "output_buffer_write_bytes": np.where(order.closes, finished_bytes, 0),
-        "register_bytes": -(-(steps * array.rows * array.columns * register_bits) // 8),
+        "register_bytes": -(-register_bits // 8),
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class LayerPlan:
     """One layer at one level on one array: its tiles, how they were tiled, and the work they do.
 
-    Work per run of the product, in multiply-accumulates: ``mac_effectual`` + ``mac_gated`` + ``mac_skipped`` = dense count.
+    Work per run of the product, in multiply-accumulates: ``mac_computed`` + ``mac_gated`` + ``mac_skipped`` = dense count.
     ``pe_slots``: multiplier-cycles the array spends (issued or idle) while computing.
     """
 
@@ -42,8 +42,12 @@ class ArrayModel(Protocol):
 
 @dataclass(frozen=True)
 class ArrayKind:
-    """A registered array: its section of the design file, its model, and the near-PE memories it cannot do without."""
+    """A registered array: its section of the design file, its model, and the near-PE memories it cannot do without.
+
+    ``unpriced``: parts whose energy the model leaves out; every run of such a design says so.
+    """
 
     description: type[ArrayDescription]
     plans: ArrayModel
     memories: tuple[str, ...] = ()
+    unpriced: str = ""

@@ -92,7 +92,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
             load_beats=np.zeros_like(order.row),
             steps=fold_cycles(order, array, reduction.depth),
             drain_words=np.zeros_like(order.row),
-            actions=_actions(order, array, reduction),
+            actions=_actions(order, array, reduction, gates_weights=design.zero_handling.weights == ZeroHandling.GATE),
             output_bits=trace.activation_bits,
         )
         weight_zero = gemm.macs - trace.macs(level) // trace.layer.repeat
@@ -227,7 +227,9 @@ def _dense_share(trace: LayerTrace, blocking: Blocking, reduction: Reduction) ->
     return np.broadcast_to(plane, (gemm.b, *plane.shape)).astype(np.int64)
 
 
-def _actions(order: TileOrder, array: SystolicArray, reduction: Reduction) -> dict[str, Int64Array]:
+def _actions(
+    order: TileOrder, array: SystolicArray, reduction: Reduction, *, gates_weights: bool
+) -> dict[str, Int64Array]:
     """Action counts per tile. SRAM words are SCALE-Sim's; accumulators are read back where a block spans k tiles."""
     nest = order.nest
     rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
@@ -238,8 +240,9 @@ def _actions(order: TileOrder, array: SystolicArray, reduction: Reduction) -> di
     stored_bytes = ceil_div(array.activation_bits, 8)
     kept = reduction.nonzeros[order.group, order.row, order.k_tile] * columns
     index_bits = 0 if array.group is None else (array.group - 1).bit_length()
-    # Every PE latches two operands and adds to a partial sum, each written and read once.
-    register_bits = 2 * (array.weight_bits + array.activation_bits + array.accumulator_bits)
+    # Every issued product latches two operands; a product that is not gated adds to a partial sum (each written and read).
+    operand_bits, sum_bits = 2 * (array.weight_bits + array.activation_bits), 2 * array.accumulator_bits
+    added = kept if gates_weights else outputs * depth
     return {
         "mac_weight_nonzero": kept,
         "mac_issued": kept if reduction.compressed else outputs * depth,
@@ -247,5 +250,5 @@ def _actions(order: TileOrder, array: SystolicArray, reduction: Reduction) -> di
         "input_buffer_read_bytes": -(-columns * elements * array.activation_bits // 8),
         "output_buffer_write_bytes": outputs * np.where(order.closes, stored_bytes, spill_bytes),
         "output_buffer_read_bytes": outputs * np.where(order.k_tile > 0, spill_bytes, 0),
-        "register_bytes": -(-outputs * depth * register_bits // 8),
+        "register_bytes": -(-(outputs * depth * operand_bits + added * sum_bits) // 8),
     }
