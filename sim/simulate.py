@@ -20,6 +20,8 @@ from .results import LayerResult, LevelResult, Result, Timeline
 
 #: Below this share of the multiplier-cycles a layer is named in a warning.
 LOW_UTILISATION = 0.10
+#: Relative differences of energies below this are rounding of sums.
+ROUNDING = 1e-9
 
 
 class ConservationError(RuntimeError):
@@ -292,17 +294,18 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 
 def _rises(by_level: Mapping[int, Sequence[LayerResult]]) -> list[str]:
-    """Layers in which a sparser level takes more cycles than the denser one, with the largest rise."""
+    """Layers in which a sparser level takes more cycles or energy than the denser one, with the largest rise."""
     found: dict[str, float] = {}
-    levels = sorted(by_level)
-    for denser, sparser in pairwise(levels):
+    for denser, sparser in pairwise(sorted(by_level)):
         for a, b in zip(by_level[denser], by_level[sparser], strict=True):
-            if b.cycles > a.cycles:
-                found[a.layer] = max(found.get(a.layer, 0.0), b.cycles / max(1, a.cycles) - 1)
+            energy = sum(b.energy_j.values()) / max(sum(a.energy_j.values()), 1e-30) - 1
+            rise = max(b.cycles / max(1, a.cycles) - 1, energy)
+            if rise > ROUNDING:
+                found[a.layer] = max(found.get(a.layer, 0.0), rise)
     if not found:
         return []
     worst = max(found, key=lambda name: found[name])
     return [
-        f"a sparser level takes more cycles in {_count(list(found), 'layer')}, at most +{found[worst]:.2%} ({worst}): "
-        "tiles meet DRAM or output lines at other times"
+        f"a sparser level takes more cycles or energy in {_count(list(found), 'layer')}, at most +{found[worst]:.2%} "
+        f"({worst}): tiles meet DRAM or output lines at other times"
     ]

@@ -23,6 +23,7 @@ from nestling.accel.arrays.row_stationary import ConvShape, Placement, RowStatio
 from nestling.sim.simulate import simulate
 from nestling.traces.lowering import lower
 from nestling.workloads.errors import InputError
+from nestling.workloads.layers import conv
 from pydantic import ValidationError
 
 from .spine_cases import SHAPES, design, layer_trace, network
@@ -220,6 +221,6 @@ def test_bad_designs() -> None:
         simulate(lower(network(SHAPES["conv"])), design("eyeriss", {"zero_handling.inputs": "skip"}))
     with pytest.raises(InputError, match="too large for any tiling"):
         simulate(
-            lower(network(SHAPES["odd"])),
+            lower(network(conv("wide", "input", C=4, H=9, W=400, K=4, R=3))),
             design("eyeriss", {"buffers.inputs.bytes": 512, "buffers.weights.bytes": 512}),
         )

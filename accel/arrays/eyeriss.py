@@ -82,12 +82,17 @@ class PassShape:
 
 
 def pass_shape(
-    array: EyerissArray, shape: ConvShape, *, weight_words: int | None = None, sum_words: int | None = None
+    array: EyerissArray,
+    shape: ConvShape,
+    *,
+    weight_words: int | None = None,
+    sum_words: int | None = None,
+    input_words: int | None = None,
 ) -> PassShape:
     """The largest pass that the scratchpads hold.
 
     A kernel row longer than the input scratchpad is folded. ``weight_words``, ``sum_words``: what the global buffer can
-    take of a pass's filters and partial sums (None = no limit); copies of the PE set are given up first.
+    take of a pass's filters, partial sums and inputs (None = no limit); copies of the PE set are given up first.
     """
     placed = place(shape, rows=array.rows, columns=array.columns)
     taps = ceil_div(shape.S, ceil_div(shape.S, array.input_spad))
@@ -107,6 +112,8 @@ def pass_shape(
         one = _shrink_filters(one, weight_words // (shape.R * shape.S))
     if sum_words is not None:
         one = _shrink_sums(one, sum_words // shape.F)
+    if input_words is not None:
+        one = _shrink_inputs(one, shape, input_words)
     # As few filters per PE as the same number of passes needs: the last pass is as full as the others.
     even = ceil_div(ceil_div(shape.K, ceil_div(shape.K, one.filters)), one.filter_sets)
     return replace(one, filters_per_pe=even)
@@ -125,6 +132,19 @@ def _shrink_sums(one: PassShape, rows: int) -> PassShape:
     for field in ("filter_sets", "out_rows", "filters_per_pe"):
         others = one.filters * one.out_rows // getattr(one, field)
         one = replace(one, **{field: max(1, min(getattr(one, field), rows // max(1, others)))})
+    return one
+
+
+def _shrink_inputs(one: PassShape, shape: ConvShape, words: int) -> PassShape:
+    """Give up channel sets, then output rows, then channels per PE until a pass reads at most ``words`` inputs."""
+
+    def needed(candidate: PassShape) -> int:
+        read = ((candidate.out_rows - 1) * shape.stride + shape.R) * ((shape.F - 1) * shape.stride + shape.S)
+        return candidate.channels * min(read, candidate.out_rows * shape.F * shape.R * shape.S)
+
+    for field in ("channel_sets", "out_rows", "channels_per_pe"):
+        while needed(one) > words and getattr(one, field) > 1:
+            one = replace(one, **{field: getattr(one, field) - 1})
     return one
 
 
@@ -207,9 +227,10 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     encoded = max(trace.bytes(design.weight_format, level) for level in range(trace.levels))
     words = design.buffers.weights.bytes // 2 * trace.weights // max(1, encoded)
     sums = design.buffers.outputs.bytes * _BYTE_BITS // array.accumulator_bits
-    one = pass_shape(array, shape, weight_words=words, sum_words=sums)
-    blocking = Blocking(n=one.filters, m=one.out_rows * shape.F, k=min(gemm.k, one.channels * shape.R * shape.S))
     bits = run_length_bits(trace.activations.density, value_bits=trace.activation_bits, run_bits=array.run_bits)
+    inputs = design.buffers.inputs.bytes // 2 * _BYTE_BITS // bits
+    one = pass_shape(array, shape, weight_words=words, sum_words=sums, input_words=inputs)
+    blocking = Blocking(n=one.filters, m=one.out_rows * shape.F, k=min(gemm.k, one.channels * shape.R * shape.S))
     capacity = design.capacity()
     nonzeros = _nonzeros(trace, blocking)
     for level in levels:
