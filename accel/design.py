@@ -188,6 +188,11 @@ class Design(Strict):
         ]
         return found + (self.dram.unverified() if isinstance(self.dram, DeviceDram) else [])
 
+    def with_objective(self, objective: str) -> Design:
+        """This design with another objective of its tiling search."""
+        policy = MappingPolicy.model_validate(self.mapping.model_dump() | {"objective": objective})
+        return self.model_copy(update={"mapping": policy})
+
     def with_dram(self, name: str, mapping: str | None = None) -> Design:
         """This design with another DRAM: a registered device (flat or simulated by commands) or a device file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -55,6 +56,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Seed = Annotated[int, typer.Option("--seed", help="Seed of synthetic patterns.", min=0)]
 Engines = Literal["recurrence", "simpy"]
 Density = Literal["actual", "uniform", "structured"]
+Objective = Annotated[
+    Literal["energy", "latency", "edp"] | None,
+    typer.Option("--objective", help="What the tiling search minimises; default: the design file's, else energy."),
+]
 Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images` (uint8) and `labels` (uint8).")]
 
 
@@ -70,6 +75,7 @@ def run(
     layer: Annotated[str | None, typer.Option("--layer", help="Layer whose timeline is drawn.")] = None,
     images: Images = None,
     out: Out = None,
+    objective: Objective = None,
     engine: Annotated[Engines, typer.Option("--engine", help="Compiled recurrence or SimPy processes.")] = "recurrence",
     repeats: Annotated[int, typer.Option("--repeats", help="Repeats of the CPU latency measurement.", min=1)] = 50,
     execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")] = True,
@@ -84,10 +90,10 @@ def run(
     Examples: `nestling run` · `nestling run resnet50 --levels 0.5,0.25,0.13` · `nestling run my.safetensors --images
     test.npz -a my.yaml -o results`
     """
-    from .output import print_json, progress_bars, show_study, write_study
+    from .output import deliver_study, progress_bars
     from .run import RunOptions, available_threads, make_study
 
-    designs = _designs(accel, dram)
+    designs = _designs(accel, dram, objective)
     workload = _workload(model, settings, levels=levels, images=images, seed=seed)
     options = RunOptions(
         point=point, levels=level, layer=layer, engine=engine, execute=execute, repeats=repeats,
@@ -95,12 +101,7 @@ def run(
     )  # fmt: skip
     with progress_bars() as progress:
         study = make_study(workload, designs, options=options, command=_command(), progress=progress)
-    if out is not None:
-        write_study(study, out)
-    if json:
-        print_json(study)
-    else:
-        show_study(study, out)
+    deliver_study(study, out, as_json=json)
 
 
 @app.command()
@@ -156,19 +157,14 @@ def simulate(
 ) -> None:
     """Simulate a trace file on accelerators, without executing anything."""
     from ..traces.trace_file import read_trace
-    from .output import print_json, progress_bars, show_study, write_study
+    from .output import deliver_study, progress_bars
     from .run import RunOptions, study_of_trace
 
     loaded = read_trace(trace)
     with progress_bars() as progress:
         options = RunOptions(point=point, levels=level)
         study = study_of_trace(loaded, _designs(accel, dram), options=options, command=_command(), progress=progress)
-    if out is not None:
-        write_study(study, out)
-    if json:
-        print_json(study)
-    else:
-        show_study(study, out)
+    deliver_study(study, out, as_json=json)
 
 
 @app.command()
@@ -186,11 +182,11 @@ def compare(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Put designs side by side: one table, one figure (cycles, energy, utilisation per level and design).
+    """Put designs side by side: one table, one figure (latency, energy, utilisation per level and design).
 
     Example: `nestling compare resnet50 --accel all --levels 0.5,0.25,0.13 --out results/compare`
     """
-    from .output import print_json, progress_bars, show_comparison
+    from .output import deliver_comparison, progress_bars
     from .run import RunOptions, available_threads, make_study
 
     workload = _workload(model, settings, levels=levels, images=images, seed=seed)
@@ -206,14 +202,7 @@ def compare(
     with progress_bars() as progress:
         designs = _designs(accel or ["all"], dram)
         study = make_study(workload, designs, options=options, command=_command(), progress=progress)
-    if out is not None:
-        from .compare import write_comparison
-
-        write_comparison(study, out)
-    if json:
-        print_json(study)
-    else:
-        show_comparison(study, out)
+    deliver_comparison(study, out, as_json=json)
 
 
 @app.command()
@@ -368,13 +357,15 @@ def doctor() -> None:
     raise typer.Exit(0 if print_doctor() else 1)
 
 
-def _designs(names: list[str] | None, dram: str | None = None) -> list[Design]:
+def _designs(names: list[str] | None, dram: str | None = None, objective: str | None = None) -> list[Design]:
     from ..accel.design import DESIGNS, load_design
     from .sources import DEFAULT_DESIGNS
 
     chosen = list(names or DEFAULT_DESIGNS)
     designs = [load_design(name) for entry in chosen for name in (DESIGNS if entry == "all" else (entry,))]
-    return designs if dram is None else [design.with_dram(dram) for design in designs]
+    if dram is not None:
+        designs = [design.with_dram(dram) for design in designs]
+    return designs if objective is None else [design.with_objective(objective) for design in designs]
 
 
 def _workload(
@@ -397,11 +388,11 @@ def main() -> None:
     """Entry point: a user's mistake becomes one line per problem and exit status 2."""
     from ..workloads.errors import InputError
 
+    if hasattr(signal, "SIGPIPE"):  # a reader that stops early (`| head`) ends us quietly, as other filters
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app()
     except InputError as error:
         for problem in error.problems:
             typer.echo(f"nestling: {problem}", err=True)
         raise SystemExit(2) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None

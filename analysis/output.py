@@ -48,6 +48,28 @@ def note(text: str) -> None:
     _errors.print(text, highlight=False, soft_wrap=True)
 
 
+def deliver_study(study: Study, folder: Path | None, *, as_json: bool) -> None:
+    """Write the report to ``folder`` if there is one, and print JSON or tables."""
+    if folder is not None:
+        write_study(study, folder)
+    if as_json:
+        print_json(study)
+    else:
+        show_study(study, folder)
+
+
+def deliver_comparison(study: Study, folder: Path | None, *, as_json: bool) -> None:
+    """Write the comparison to ``folder`` if there is one, and print JSON or the table."""
+    if folder is not None:
+        from .compare import write_comparison
+
+        write_comparison(study, folder)
+    if as_json:
+        print_json(study)
+    else:
+        show_comparison(study, folder)
+
+
 def show_study(study: Study, folder: Path | None) -> None:
     """Tables per design, every warning, and where the report lies."""
     from .tables import terminal_table

@@ -138,3 +138,37 @@ def test_compare_and_explain(run, tmp_path):
         assert actual["cycles"] == level["cycles"]
         counts = level["counts"]
         assert counts["mac_computed"] + counts["mac_gated"] + counts["mac_skipped"] == counts["mac_dense"]
+
+
+def test_objective_reaches_the_search(run):
+    reads = {}
+    for objective in ("energy", "latency"):
+        status, out, _ = run("run", "resnet18", "-l", "0.5", "-a", "tpu-like-16x16", "--objective", objective, "--json")
+        assert status == 0
+        reads[objective] = json.loads(out)["levels"][0]["energy_by_component_j"]["dram"]
+    assert reads["energy"] <= reads["latency"]
+
+
+def test_designs_of_one_name_keep_their_own_results(run, tmp_path):
+    from nestling.accel.design import DESIGN_FOLDER
+
+    text = (DESIGN_FOLDER / "systolic-16x16.yaml").read_text()
+    (tmp_path / "half.yaml").write_text(text.replace("  rows: 16", "  rows: 8"))
+    status, out, _ = run("run", "-a", "systolic-16x16", "-a", tmp_path / "half.yaml", "--no-execute", "--json")
+    data = json.loads(out)
+    assert status == 0
+    full, half = (design["levels"][0]["cycles"] for design in data["designs"])
+    assert half > full
+
+
+def test_comparison_names_what_cannot_run(run, tmp_path):
+    from nestling.accel.design import DESIGN_FOLDER
+
+    text = (DESIGN_FOLDER / "systolic-16x16.yaml").read_text().replace("name: systolic-16x16", "name: tiny")
+    (tmp_path / "tiny.yaml").write_text(text.replace("bytes: 32768", "bytes: 512"))
+    status, out, _ = run("compare", "-a", tmp_path / "tiny.yaml", "-a", "diannao", "--json")
+    assert status == 0
+    assert "too large for any tiling" in json.loads(out)["skipped"]["tiny"]
+    status, _, err = run("compare", "-a", tmp_path / "tiny.yaml")
+    assert status == 2
+    assert "design 'tiny' cannot run this network" in err
