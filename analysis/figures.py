@@ -238,7 +238,7 @@ def utilisation_figure(study: Study) -> Picture | None:
     return Picture(
         "utilisation",
         "Utilisation of the multipliers, layer by layer",
-        "Colour: multiply-accumulates with a non-zero weight per multiplier-cycle"
+        "Colour: multiply-accumulates with both operands non-zero per multiplier-cycle"
         f"{' (percent)' if numbered else ''}, layers from left to right in execution order. The bars above say how much of "
         "the densest level's time each layer takes: a dark cell matters where its bar is tall.",
         to_svg(sheet.figure, "utilisation"),
