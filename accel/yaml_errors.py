@@ -173,6 +173,12 @@ def _describe(details: ErrorDetails, model: type[BaseModel], lines: Mapping[Plac
         inside = f" in '{where}'" if where else ""
         return [f"missing key '{loc[-1]}'{inside}"]
     prefix = f"{where}: " if where else ""
+    if kind == "union_tag_invalid":
+        tags = re.findall(r"'([^']*)'", details["ctx"]["expected_tags"])
+        key, tag = details["ctx"]["discriminator"].strip("'"), details["ctx"]["tag"]
+        return [f"{prefix}{key} '{tag}' is unknown; {_allowed(tag, tags)}"]
+    if kind == "union_tag_not_found":
+        return [f"{prefix}missing key '{details['ctx']['discriminator'].strip(chr(39))}'"]
     if kind == "value_error":
         return [prefix + text for text in str(details["ctx"]["error"]).splitlines()]
     message = f"{prefix}found {_show(details['input'])}; {_lower(details['msg'])}"

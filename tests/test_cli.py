@@ -172,3 +172,18 @@ def test_comparison_names_what_cannot_run(run, tmp_path):
     status, _, err = run("compare", "-a", tmp_path / "tiny.yaml")
     assert status == 2
     assert "design 'tiny' cannot run this network" in err
+
+
+def test_an_unknown_array_kind_is_named_with_the_nearest(run, tmp_path):
+    from nestling.accel.design import DESIGN_FOLDER
+
+    text = (DESIGN_FOLDER / "systolic-16x16.yaml").read_text()
+    (tmp_path / "odd.yaml").write_text(text.replace("kind: systolic", "kind: sistolic"))
+    status, _, err = run("run", "-a", tmp_path / "odd.yaml", "--no-execute")
+    assert status == 2
+    assert "kind 'sistolic' is unknown" in err
+    assert "systolic" in err.split("unknown", 1)[1]
+    (tmp_path / "none.yaml").write_text(text.replace("  kind: systolic\n", ""))
+    status, _, err = run("run", "-a", tmp_path / "none.yaml", "--no-execute")
+    assert status == 2
+    assert "missing key 'kind'" in err
