@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from typing import Any
 
@@ -58,7 +59,7 @@ def fire(env: simpy.Environment, event: simpy.Event, *, delay: int = 0, priority
     return event
 
 
-class TilePipeline:
+class TilePipeline(ABC):
     """DMA, loader, array, drain and writer of one layer as cooperating processes.
 
     Each stage announces what the others wait for by firing an event per tile or per output block. Subclasses add the two
@@ -86,13 +87,13 @@ class TilePipeline:
     def now(self) -> int:
         return int(self.env.now)
 
+    @abstractmethod
     def dma(self) -> Process:
         """Fetch tiles in order, as far ahead as the buffers allow."""
-        raise NotImplementedError
 
+    @abstractmethod
     def writer(self) -> Process:
         """Store finished blocks in order."""
-        raise NotImplementedError
 
     def _loader(self) -> Process:
         """Move operands over the bus into the bank that is free: two banks, so tile i waits for tile i-2."""
