@@ -22,6 +22,7 @@ SUITES = {
     "pragmatic": "pragmatic",
     "scnn": "scnn",
     "sigma": "sigma",
+    "smartdeal": "smartdeal",
     "sparse-systolic": "sparse_systolic",
     "stonne-os": "stonne_os",
     "systolic": "systolic",
