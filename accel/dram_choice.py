@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, ValidationInfo, field_validator, model_validator
 
 from ..workloads.errors import InputError
 from .dram import CommandDevice, FlatDevice, load_device
 from .dram_energy import command_energies, peak_bytes_per_cycle, peak_bytes_per_s
 from .strict import Quantity, Strict
+from .unit_energy import ERT_FILES, DramEnergyPerByte
 
 
 class FlatDram(Strict):
@@ -18,8 +19,8 @@ class FlatDram(Strict):
 
     bandwidth_bytes_per_s: Quantity
     latency_s: Quantity
-    read_pj_per_byte: Quantity
-    write_pj_per_byte: Quantity
+    read_pj_per_byte: DramEnergyPerByte
+    write_pj_per_byte: DramEnergyPerByte
 
     @property
     def peak_bytes_per_s(self) -> float:
@@ -51,8 +52,8 @@ class ControllerChoices(Strict):
 class DeviceDram(Strict):
     """A DRAM device simulated command by command.
 
-    ``device``: a registered name or the path of a device file. ``mapping``: name or bit-field string of the address mapping,
-    ``channels`` and ``ranks``: their number; the device's own by default.
+    ``device``: a registered name or the path of a device file, which starts at the folder of the design file. ``mapping``:
+    name or bit-field string of the address mapping, ``channels`` and ``ranks``: their number; the device's own by default.
     """
 
     device: str
@@ -60,6 +61,14 @@ class DeviceDram(Strict):
     channels: PositiveInt | None = None
     ranks: PositiveInt | None = None
     settings: ControllerChoices = ControllerChoices()
+
+    @field_validator("device", mode="after")
+    @classmethod
+    def _from_the_design_file(cls, value: str, info: ValidationInfo) -> str:
+        """A path starts at the folder of the design file being read."""
+        files = (info.context or {}).get(ERT_FILES)
+        is_path = value.endswith((".yaml", ".yml")) or "/" in value
+        return str(files.folder / value) if files is not None and is_path else value
 
     @model_validator(mode="after")
     def _exists(self) -> DeviceDram:

@@ -8,13 +8,14 @@ from ..workloads.errors import InputError
 from .design import Buffer, Design, MemoryCost, OperatingPoint
 from .dram_choice import DeviceDram, FlatDram
 from .dram_energy import command_energies
-from .sram import sram_cost
+from .sram import SramCost, sram_cost
+from .technology import sram_scaling
 
 #: Components in the order every table and figure shows them.
 COMPONENTS = ("dram", "weight_buffer", "input_buffer", "output_buffer", "pe_memory", "registers", "mac", "leakage")
 
 #: Counts that are no actions: they balance the books of work and slots.
-BOOKKEEPING = frozenset({"mac_dense", "mac_effectual", "mac_skipped", "pe_slots"})
+BOOKKEEPING = frozenset({"mac_dense", "mac_effectual", "mac_ineffectual", "mac_skipped", "pe_idle", "pe_slots"})
 
 _BUFFERS = {"weight_buffer": "weights", "input_buffer": "inputs", "output_buffer": "outputs"}
 
@@ -27,9 +28,9 @@ def unit_energies_pj(design: Design) -> dict[str, tuple[str, float]]:
         "register_bytes": ("registers", design.energies.register_pj_per_byte.value),
     }
     for component, field in _BUFFERS.items():
-        table |= _memory(component, component, getattr(design.buffers, field), design.node_nm)
+        table |= _memory(component, component, getattr(design.buffers, field), design.built_nm)
     for name, memory in design.memories.items():
-        table |= _memory(name, "pe_memory", memory, design.node_nm)
+        table |= _memory(name, "pe_memory", memory, design.built_nm)
     table |= {name: (action.component, action.value) for name, action in design.energies.actions.items()}
     return table
 
@@ -55,19 +56,31 @@ def _dram(dram: FlatDram | DeviceDram) -> dict[str, tuple[str, float]]:
 
 
 def _memory(name: str, component: str, memory: Buffer | MemoryCost, node_nm: float) -> dict[str, tuple[str, float]]:
-    if isinstance(memory, MemoryCost):
+    if memory.read_pj_per_byte is not None and memory.write_pj_per_byte is not None:
         read, write = memory.read_pj_per_byte.value, memory.write_pj_per_byte.value
     else:
-        cost = sram_cost(memory.bytes, memory.width_bits, node_nm)
+        assert isinstance(memory, Buffer)  # only a buffer may leave its energies to the table
+        cost = _sram(memory, node_nm)
         read, write = cost.read_pj_per_byte, cost.write_pj_per_byte
     return {f"{name}_read_bytes": (component, read), f"{name}_write_bytes": (component, write)}
+
+
+def _sram(buffer: Buffer, node_nm: float) -> SramCost:
+    """Cost of an SRAM at a node: the CACTI table, scaled where the node is below it."""
+    table_nm, energy, leakage = sram_scaling(node_nm)
+    cost = sram_cost(buffer.bytes, buffer.width_bits, table_nm)
+    return SramCost(
+        read_pj_per_byte=cost.read_pj_per_byte * energy,
+        write_pj_per_byte=cost.write_pj_per_byte * energy,
+        leakage_w=cost.leakage_w * leakage,
+    )
 
 
 def leakage_w(design: Design) -> float:
     """Leakage of the on-chip SRAMs at the nominal voltage (that of logic and of MemoryCost memories is not modelled)."""
     memories = [getattr(design.buffers, field) for field in _BUFFERS.values()] + list(design.memories.values())
     srams = [memory for memory in memories if isinstance(memory, Buffer)]
-    return sum(sram_cost(b.bytes, b.width_bits, design.node_nm).leakage_w for b in srams)
+    return sum(_sram(buffer, design.built_nm).leakage_w for buffer in srams)
 
 
 def energy_by_component_j(

@@ -3,27 +3,26 @@
 Three forms are read: ``ERT.yaml`` (one entry per action and argument combination), ``ERT_summary.yaml`` (averages), and a
 CSV with the columns ``file, component, action, energy_pJ, arguments`` that gathers many tables. Where an action is listed
 for several argument combinations its energy is their mean, which is the ``average_energy`` of the summary form.
-Format: Accelergy 0.3 (Wu, Emer, Sze, ICCAD 2019).
+Format: Accelergy 0.3 and 0.4 (Wu, Emer, Sze, ICCAD 2019). A design file names such a table where it states an energy
+(:mod:`accel.unit_energy`).
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from typing import Any
 
 from ..workloads.errors import InputError, unknown_name
-from .design import ActionEnergy, MemoryCost
-from .strict import Quantity
+from .yaml_errors import load_plain
 
 _CSV_COLUMNS = ("file", "component", "action", "energy_pJ")
-_BITS_PER_BYTE = 8
+#: Tables list every argument combination of every component, so they may be long.
+_MOST_ENTRIES = 200_000
 
 
 @dataclass(frozen=True)
@@ -47,39 +46,60 @@ class EnergyTable:
         return actions[action]
 
     def component(self, name: str) -> str:
-        """Full name of the component that is called, or ends in, ``name``."""
+        """Full name of the component that is called, or ends in, ``name``; array ranges such as [0..3] may be left out."""
         if name in self.components:
             return name
-        ends = [full for full in self.components if full.rsplit(".", 1)[-1].split("[")[0] == name]
+        ends = [full for full in self.components if f".{_without_ranges(full)}".endswith(f".{_without_ranges(name)}")]
         if not ends:
             raise unknown_name(f"component of {self.origin}", name, self.components)
         if len(ends) > 1:
             raise InputError(f"{self.origin}: '{name}' may mean {', '.join(sorted(ends))}; give the full name")
         return ends[0]
 
-    def memory_cost(self, component: str, *, word_bits: int) -> MemoryCost:
-        """The component as an entry of a design's ``memories``; its actions move words of ``word_bits``."""
-        if word_bits < 1:
-            raise InputError(f"{self.origin}: word_bits = {word_bits}, must be at least 1")
-        source = f"{self.origin}, {self.component(component)}, {word_bits}-bit words"
-        costs = {
-            action: Quantity(
-                value=self.energy_pj(component, action) * _BITS_PER_BYTE / word_bits, source=source, verified=True
-            )
-            for action in ("read", "write")
-        }
-        return MemoryCost(read_pj_per_byte=costs["read"], write_pj_per_byte=costs["write"])
 
-    def action_energy(
-        self, component: str, action: str, *, shown_as: Literal["pe_memory", "registers", "mac"]
-    ) -> ActionEnergy:
-        """One action as an entry of a design's ``energies.actions``."""
-        return ActionEnergy(
-            value=self.energy_pj(component, action),
-            source=f"{self.origin}, {self.component(component)} {action}",
-            verified=True,
-            component=shown_as,
-        )
+@dataclass
+class ErtFiles:
+    """The tables that one design file names: each is read once, and which of their actions are used is kept.
+
+    ``folder``: where relative paths start.
+    """
+
+    folder: Path
+    _tables: dict[str, EnergyTable] = field(default_factory=dict)
+    _used: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+
+    def lookup(self, file: str, entry: str) -> tuple[float, str]:
+        """Energy (pJ) of ``COMPONENT.ACTION`` in a table, and the full name of the entry.
+
+        Raises
+        ------
+        InputError
+            for an unreadable table, or an entry that is no name of a component and one of its actions.
+        """
+        if file not in self._tables:
+            self._tables[file], self._used[file] = read_ert(self.folder / file), set()
+        component, _, action = entry.rpartition(".")
+        if not component:
+            raise InputError(f"'{entry}' is not COMPONENT.ACTION, such as MAC.compute")
+        table = self._tables[file]
+        full, energy = table.component(component), table.energy_pj(component, action)
+        self._used[file].add((full, action))
+        return energy, f"{full}.{action}"
+
+    def unused(self) -> dict[str, list[str]]:
+        """Table -> 'component (actions)' of all that no value of the design uses."""
+        found = {}
+        for file, table in self._tables.items():
+            left = {
+                component: [action for action in actions if (component, action) not in self._used[file]]
+                for component, actions in table.components.items()
+            }
+            found[file] = [f"{component} ({', '.join(actions)})" for component, actions in left.items() if actions]
+        return found
+
+
+def _without_ranges(component: str) -> str:
+    return re.sub(r"\[[^\]]*\]", "", component)
 
 
 def read_ert(path: Path) -> EnergyTable:
@@ -88,14 +108,10 @@ def read_ert(path: Path) -> EnergyTable:
     Raises
     ------
     InputError
-        if the file is missing, no YAML, or not a table of that form: what was found and where.
+        if the file is missing, no YAML, has a key or component twice, or is not a table of that form: what was found and
+        where.
     """
-    try:
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise InputError(f"{path}: not a readable YAML file ({error})") from None
+    document = load_plain(path, most_entries=_MOST_ENTRIES)
     return EnergyTable(path.name, _gather(_yaml_entries(document, path), origin=str(path)))
 
 
@@ -136,9 +152,13 @@ def _gather(entries: Iterable[tuple[str, str, float]], *, origin: str) -> dict[s
 
 
 def _yaml_entries(document: Any, path: Path) -> Iterator[tuple[str, str, float]]:
+    seen: set[str] = set()
     for number, table in enumerate(_tables(document, path)):
         if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
             raise InputError(f"{path}: component {number} has no name")
+        if table["name"] in seen:
+            raise InputError(f"{path}: component '{table['name']}' is listed twice")
+        seen.add(table["name"])
         actions = table.get("actions")
         if not isinstance(actions, list):
             raise InputError(f"{path}: component '{table['name']}' has no list of actions")

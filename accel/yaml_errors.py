@@ -30,13 +30,14 @@ _SHOWN_CHARACTERS = 60
 _MOST_ENTRIES = 10_000
 
 
-def load_validated(path: Path | str, model: type[ModelT]) -> ModelT:
+def load_validated(path: Path | str, model: type[ModelT], *, context: Mapping[str, Any] | None = None) -> ModelT:
     """Read a YAML file and validate it.
 
     Parameters
     ----------
     path : the file.
     model : pydantic model of the whole document (``extra='forbid'`` makes unknown keys mistakes).
+    context : what the model's validators need to know beside the document, such as the file's folder.
 
     Raises
     ------
@@ -46,18 +47,36 @@ def load_validated(path: Path | str, model: type[ModelT]) -> ModelT:
     """
     file = Path(path)
     text = _read(file)
-    return parse_validated(text, model, name=str(path))
+    return parse_validated(text, model, name=str(path), context=context)
 
 
-def parse_validated(text: str, model: type[ModelT], *, name: str) -> ModelT:
+def load_plain(path: Path | str, *, most_entries: int) -> Any:
+    """Plain values of a YAML file whose root has keys.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be read, is not YAML, has a key twice, or more than ``most_entries`` entries with aliases written
+        out.
+    """
+    name = str(path)
+    root, values = _parse(_read(Path(path)), name)
+    _check_size(root, name, most_entries)
+    twice = [f"{name}:{line}: {message}" for line, message in _duplicates(root, ())]
+    if twice:
+        raise InputError(twice)
+    return values
+
+
+def parse_validated(text: str, model: type[ModelT], *, name: str, context: Mapping[str, Any] | None = None) -> ModelT:
     """Validate YAML text as :func:`load_validated` does a file; ``name`` stands for the file in messages."""
     root, values = _parse(text, name)
-    _check_size(root, name)
+    _check_size(root, name, _MOST_ENTRIES)
     lines = dict(_lines(root, ()))
     found = [(line, f"{name}:{line}: {message}") for line, message in _duplicates(root, ())]
     result: ModelT | None = None
     try:
-        result = model.model_validate(values)
+        result = model.model_validate(values, context=context)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             line = _line_of(details["loc"], lines)
@@ -105,14 +124,14 @@ def _parse(text: str, name: str) -> tuple[Node, Any]:
     return root, values
 
 
-def _check_size(root: Node, name: str) -> None:
+def _check_size(root: Node, name: str, most_entries: int) -> None:
     """Refuse documents that aliases blow up: those that repeat others, and those that contain themselves."""
     pending, entries = [root], 0
     while pending:
         children = [child for *_, child in _children(pending.pop())]
         entries += len(children)
-        if entries > _MOST_ENTRIES:
-            raise InputError(f"{name}:1: more than {_MOST_ENTRIES} entries, aliases (*name) written out")
+        if entries > most_entries:
+            raise InputError(f"{name}:1: more than {most_entries} entries, aliases (*name) written out")
         pending += children
 
 

@@ -7,14 +7,20 @@ moves data in four directions; energy is a sum over operands and levels,
     (RD_OUT_TO_LOW + RD_OUT_TO_HIGH) * r_cost + (WR_IN_BY_LOW + WR_IN_BY_HIGH) * w_cost,
 
 counts in units of the level's widest word (fractional where it moves a smaller granule), plus MACs x unit energy.
+
+The counts come from the file ZigZag writes per layer (``..._complete.json``): ``outputs.memory.word_accesses`` lists, per
+operand and level, the four directions, as keys or, in older files, as text such as ``4waydatamoving (rd V: 16.0, ...)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite, prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,7 +68,11 @@ class ZigZagAccelerator(_Section):
 
     def levels(self, operand: str) -> list[ZigZagMemory]:
         """Memories that hold ``operand`` (I, W or O), innermost first."""
-        return [m for m in self.memories.values() if operand in {OPERANDS[name] for name in m.operands}]
+        return [self.memories[name] for name in self.level_names(operand)]
+
+    def level_names(self, operand: str) -> list[str]:
+        """Names of the memories that hold ``operand``, innermost first."""
+        return [name for name, m in self.memories.items() if operand in {OPERANDS[key] for key in m.operands}]
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,16 @@ class ReplayedEnergy:
     @property
     def total_pj(self) -> float:
         return self.mac_pj + self.memory_pj
+
+
+@dataclass(frozen=True)
+class ZigZagLayer:
+    """What ZigZag reports of one layer; ``stated_pj``: its own total energy, None where it says none."""
+
+    name: str
+    macs: int
+    accesses: Accesses
+    stated_pj: float | None
 
 
 def read_accelerator(path: Path) -> ZigZagAccelerator:
@@ -109,3 +129,94 @@ def replay(accelerator: ZigZagAccelerator, *, macs: int, accesses: Accesses) -> 
         memory = hierarchy[operand][level]
         energy[operand, level] += count * (memory.r_cost if direction in READS else memory.w_cost)
     return ReplayedEnergy(mac_pj=macs * accelerator.operational_array.unit_energy, levels=energy)
+
+
+def energy_by_memory(accelerator: ZigZagAccelerator, energy: ReplayedEnergy) -> dict[str, float]:
+    """Picojoules per memory of the accelerator, all operands together, in the order of its file."""
+    found = dict.fromkeys(accelerator.memories, 0.0)
+    for (operand, level), picojoules in energy.levels.items():
+        found[accelerator.level_names(operand)[level]] += picojoules
+    return found
+
+
+def read_layer(path: Path) -> ZigZagLayer:
+    """The evaluation of one layer as ZigZag writes it (``..._complete.json``); the file's name is the layer's.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be read, is no JSON, or does not hold the accesses and loop sizes of one layer.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error})") from None
+    counts = _part(document, ("outputs", "memory", "word_accesses"), path)
+    sizes = _part(document, ("inputs", "layer", "loop_dimensions"), path)
+    links = _part(document, ("inputs", "layer", "memory_operand_links"), path)
+    if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+        raise InputError(f"{path}: inputs.layer.loop_dimensions: {sizes}; sizes are whole numbers above 0")
+    stated = _part(document, ("outputs", "energy"), path).get("energy_total")
+    return ZigZagLayer(
+        name=path.stem.removesuffix("_complete"),
+        macs=prod(sizes.values()),
+        accesses=dict(_accesses(counts, links, path)),
+        stated_pj=None if stated is None else _finite(stated, f"{path}: outputs.energy.energy_total"),
+    )
+
+
+def _part(document: Any, keys: tuple[str, ...], path: Path) -> dict[str, Any]:
+    """The section under ``keys``; one that is missing or no section is a mistake of the file."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        raise InputError(
+            f"{path}: no section {'.'.join(keys)}; expected what ZigZag writes for one layer (_complete.json)"
+        )
+    return document
+
+
+def _accesses(
+    counts: Mapping[str, Any], links: Mapping[str, Any], path: Path
+) -> Iterator[tuple[tuple[str, int, str], float]]:
+    for name, levels in counts.items():
+        operand = OPERANDS.get(str(links.get(name)))
+        if operand is None or not isinstance(levels, list):
+            raise InputError(f"{path}: operand '{name}' is linked to none of {', '.join(OPERANDS)}, or has no levels")
+        for level, moved in enumerate(levels):
+            where = f"{path}: outputs.memory.word_accesses.{name}[{level}]"
+            for direction, count in _directions(moved, where).items():
+                yield (operand, level, direction), count
+
+
+#: How older versions print the directions: read or write, with an arrow up or down.
+_TEXT_DIRECTIONS = {
+    **dict.fromkeys(("rd /\\", "rd ↑"), "RD_OUT_TO_HIGH"),
+    **dict.fromkeys(("rd V", "rd ↓"), "RD_OUT_TO_LOW"),
+    **dict.fromkeys(("wr /\\", "wr ↑"), "WR_IN_BY_LOW"),
+    **dict.fromkeys(("wr V", "wr ↓"), "WR_IN_BY_HIGH"),
+}
+
+
+def _directions(moved: Any, where: str) -> dict[str, float]:
+    """Counts of all four directions of one level."""
+    if isinstance(moved, dict):
+        pairs = [(str(key).rpartition(".")[2].upper(), value) for key, value in moved.items()]
+    else:
+        found = re.findall(r"([rdw]{2} \S+): ([^,)\s]+)", str(moved))
+        pairs = [(_TEXT_DIRECTIONS.get(direction, direction), value) for direction, value in found]
+    if sorted(name for name, _ in pairs) != sorted(READS + WRITES):
+        raise InputError(f"{where}: expected counts of {', '.join(READS + WRITES)}, found {str(moved)[:80]!r}")
+    return {name: _finite(value, where) for name, value in pairs}
+
+
+def _finite(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: '{value}' is not a number") from None
+    if not isfinite(number):
+        raise InputError(f"{where}: {value} is not finite")
+    return number

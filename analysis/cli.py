@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ..accel.design import Design
-    from .sources import Workload
+from . import cli_options as opt
 
 app = typer.Typer(
     name="nestling",
@@ -23,67 +21,28 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="`fashion` (bundled, trained), a built-in network such as `resnet50`, a .csv or .safetensors file."
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Parameter of a built-in network, such as image=160; repeat for several."),
-]
-Accelerators = Annotated[
-    list[str] | None,
-    typer.Option("--accel", "-a", help="Design name, .yaml file or `all`; repeat for several."),
-]
-Densities = Annotated[
-    str | None,
-    typer.Option("--levels", "-l", help="Densities of synthetic levels, densest first, such as 0.5,0.25,0.13."),
-]
-Dram = Annotated[
-    str | None,
-    typer.Option(
-        "--dram", help="DRAM device (name or .yaml file) in place of every design's own; `nestling dram --list`."
-    ),
-]
-Only = Annotated[
-    list[int] | None, typer.Option("--level", help="Run only this level (0 = densest); repeat for several.")
-]
-Point = Annotated[str | None, typer.Option("--point", help="Operating point of the design; default: the fastest.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.html, result.json and tables.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of synthetic patterns.", min=0)]
-Engines = Literal["recurrence", "simpy"]
-Density = Literal["actual", "uniform", "structured"]
-Objective = Annotated[
-    Literal["energy", "latency", "edp"] | None,
-    typer.Option("--objective", help="What the tiling search minimises; default: the design file's, else energy."),
-]
-Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images` (uint8) and `labels` (uint8).")]
-
 
 @app.command()
 def run(
-    model: Model = "fashion",
-    settings: Settings = None,
-    accel: Accelerators = None,
-    dram: Dram = None,
-    levels: Densities = None,
-    level: Only = None,
-    point: Point = None,
+    model: opt.Model = "fashion",
+    settings: opt.Settings = None,
+    shape: opt.Shapes = None,
+    accel: opt.Accelerators = None,
+    dram: opt.Dram = None,
+    node: opt.Node = None,
+    objective: opt.Objective = None,
+    levels: opt.Densities = None,
+    level: opt.Only = None,
+    point: opt.Point = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Layer whose timeline is drawn.")] = None,
-    images: Images = None,
-    out: Out = None,
-    objective: Objective = None,
-    engine: Annotated[Engines, typer.Option("--engine", help="Compiled recurrence or SimPy processes.")] = "recurrence",
-    repeats: Annotated[int, typer.Option("--repeats", help="Repeats of the CPU latency measurement.", min=1)] = 50,
-    execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")] = True,
-    density: Annotated[
-        Density, typer.Option("--density", help="Masks as they are, or as a density model has them.")
-    ] = "actual",
-    seed: Seed = 0,
-    json: Json = False,
+    images: opt.Images = None,
+    out: opt.Out = None,
+    engine: opt.Engine = "recurrence",
+    repeats: opt.Repeats = 50,
+    execute: opt.Execute = True,
+    density: opt.Density = "actual",
+    seed: opt.Seed = 0,
+    json: opt.Json = False,
 ) -> None:
     """Lower, simulate, execute and report: the main job.
 
@@ -93,8 +52,8 @@ def run(
     from .output import deliver_study, progress_bars
     from .run import RunOptions, available_threads, make_study
 
-    designs = _designs(accel, dram, objective)
-    workload = _workload(model, settings, levels=levels, images=images, seed=seed)
+    designs = opt.chosen_designs(accel, dram=dram, objective=objective, node=node)
+    workload = opt.chosen_workload(model, settings, levels=levels, images=images, seed=seed, shapes=shape)
     options = RunOptions(
         point=point, levels=level, layer=layer, engine=engine, execute=execute, repeats=repeats,
         threads=available_threads(), density=density, seed=seed,
@@ -106,11 +65,12 @@ def run(
 
 @app.command()
 def lower(
-    model: Model = "fashion",
+    model: opt.Model = "fashion",
     out: Annotated[Path, typer.Option("--out", "-o", help="Trace file to write.")] = Path("trace.parquet"),
-    settings: Settings = None,
-    levels: Densities = None,
-    seed: Seed = 0,
+    settings: opt.Settings = None,
+    shape: opt.Shapes = None,
+    levels: opt.Densities = None,
+    seed: opt.Seed = 0,
     weight_bits: Annotated[int, typer.Option(help="Bits of a stored weight.", min=1, max=16)] = 8,
     activation_bits: Annotated[int, typer.Option(help="Bits of a stored activation.", min=1, max=16)] = 8,
     requests: Annotated[
@@ -119,68 +79,67 @@ def lower(
     layer: Annotated[str | None, typer.Option("--layer", help="Layer whose requests are written.")] = None,
     level: Annotated[int, typer.Option("--level", help="Level whose requests are written.")] = 0,
     accel: Annotated[str, typer.Option("--accel", "-a", help="Design that asks for them.")] = "nm-lanes-16x8",
+    workers: opt.Workers = None,
 ) -> None:
     """Lower a network to a trace file: per layer dimensions, masks of all levels and exact bytes per storage format.
 
-    The file is Parquet: `pandas.read_parquet("trace.parquet")` opens it. With `--requests DIR --layer NAME --level L -a
-    DESIGN` the layer's DRAM requests are written, too, as DRAMsim3 and Ramulator traces.
+    Layers are lowered one by one; a run that was interrupted goes on where it stopped. The file is Parquet:
+    `pandas.read_parquet("trace.parquet")` opens it. With `--requests DIR --layer NAME --level L -a DESIGN` the layer's DRAM
+    requests are written, too, as DRAMsim3 and Ramulator traces.
     """
     if (requests is None) != (layer is None):
         raise typer.BadParameter("--requests DIR and --layer NAME belong together")
-    from ..traces.lowering import lower as lower_network
-    from ..traces.trace_file import write_trace
-    from .output import note, progress_bars
-    from .run import counted
+    from .lower_command import lower_workload, write_layer_requests
 
-    workload = _workload(model, settings, levels=levels, seed=seed)
-    with progress_bars() as progress:
-        step = counted(progress, "lower", len(workload.network.layers))
-        trace = lower_network(workload.network, weight_bits=weight_bits, activation_bits=activation_bits, progress=step)
-    write_trace(out, trace)
-    note(f"{out}: {len(trace.layers)} layers, {trace.levels} levels, {out.stat().st_size / 1024:.0f} KiB")
+    workload = opt.chosen_workload(model, settings, levels=levels, seed=seed, draw=False, shapes=shape)
+    lower_workload(workload, out, weight_bits=weight_bits, activation_bits=activation_bits, workers=workers)
     if requests is not None and layer is not None:
-        from .dram_command import export_requests
-
-        for path in export_requests(trace, _designs([accel])[0], layer, level=level, folder=requests):
-            note(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
+        write_layer_requests(out, opt.chosen_designs([accel])[0], layer, level=level, folder=requests)
 
 
 @app.command()
 def simulate(
     trace: Annotated[Path, typer.Argument(help="Trace file written by `nestling lower`.")],
-    accel: Accelerators = None,
-    dram: Dram = None,
-    level: Only = None,
-    point: Point = None,
-    out: Out = None,
-    json: Json = False,
+    accel: opt.Accelerators = None,
+    dram: opt.Dram = None,
+    node: opt.Node = None,
+    objective: opt.Objective = None,
+    level: opt.Only = None,
+    point: opt.Point = None,
+    out: opt.Out = None,
+    json: opt.Json = False,
+    workers: opt.Workers = None,
 ) -> None:
-    """Simulate a trace file on accelerators, without executing anything."""
+    """Simulate a trace file on accelerators, layer by layer, without executing anything."""
     from ..traces.trace_file import read_trace
     from .output import deliver_study, progress_bars
-    from .run import RunOptions, study_of_trace
+    from .run import RunOptions, available_threads, study_of_trace
 
     loaded = read_trace(trace)
     with progress_bars() as progress:
-        options = RunOptions(point=point, levels=level)
-        study = study_of_trace(loaded, _designs(accel, dram), options=options, command=_command(), progress=progress)
+        options = RunOptions(point=point, levels=level, threads=workers or available_threads())
+        designs = opt.chosen_designs(accel, dram=dram, objective=objective, node=node)
+        study = study_of_trace(loaded, designs, options=options, command=_command(), progress=progress)
     deliver_study(study, out, as_json=json)
 
 
 @app.command()
 def compare(
-    model: Model = "fashion",
-    settings: Settings = None,
-    accel: Accelerators = None,
-    dram: Dram = None,
-    levels: Densities = None,
-    level: Only = None,
-    point: Point = None,
-    images: Images = None,
-    out: Out = None,
-    execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")] = False,
-    seed: Seed = 0,
-    json: Json = False,
+    model: opt.Model = "fashion",
+    settings: opt.Settings = None,
+    shape: opt.Shapes = None,
+    accel: opt.Accelerators = None,
+    dram: opt.Dram = None,
+    node: opt.Node = None,
+    objective: opt.Objective = None,
+    levels: opt.Densities = None,
+    level: opt.Only = None,
+    point: opt.Point = None,
+    images: opt.Images = None,
+    out: opt.Out = None,
+    execute: opt.Execute = False,
+    seed: opt.Seed = 0,
+    json: opt.Json = False,
 ) -> None:
     """Put designs side by side: one table, one figure (latency, energy, utilisation per level and design).
 
@@ -189,7 +148,7 @@ def compare(
     from .output import deliver_comparison, progress_bars
     from .run import RunOptions, available_threads, make_study
 
-    workload = _workload(model, settings, levels=levels, images=images, seed=seed)
+    workload = opt.chosen_workload(model, settings, levels=levels, images=images, seed=seed, shapes=shape)
     options = RunOptions(
         point=point,
         levels=level,
@@ -200,7 +159,7 @@ def compare(
         prefer_point="nominal",
     )
     with progress_bars() as progress:
-        designs = _designs(accel or ["all"], dram)
+        designs = opt.chosen_designs(accel or ["all"], dram=dram, objective=objective, node=node)
         study = make_study(workload, designs, options=options, command=_command(), progress=progress)
     deliver_comparison(study, out, as_json=json)
 
@@ -209,13 +168,14 @@ def compare(
 def explain(
     layer: Annotated[str, typer.Argument(help="Layer to look at, such as layer3.0.conv2.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Network the layer belongs to.")] = "fashion",
-    settings: Settings = None,
-    accel: Accelerators = None,
-    levels: Densities = None,
-    level: Only = None,
-    point: Point = None,
-    seed: Seed = 0,
-    json: Json = False,
+    settings: opt.Settings = None,
+    shape: opt.Shapes = None,
+    accel: opt.Accelerators = None,
+    levels: opt.Densities = None,
+    level: opt.Only = None,
+    point: opt.Point = None,
+    seed: opt.Seed = 0,
+    json: opt.Json = False,
 ) -> None:
     """One layer under the microscope: work, traffic, stalls, and the error of statistical density models.
 
@@ -225,19 +185,22 @@ def explain(
     from .explain import explain as explain_layer
     from .output import print_explanations
 
-    workload = _workload(model, settings, levels=levels, seed=seed)
+    workload = opt.chosen_workload(model, settings, levels=levels, seed=seed, shapes=shape)
     trace = lower_network(workload.network)
-    found = [explain_layer(trace, design, layer, point=point, levels=level, seed=seed) for design in _designs(accel)]
+    found = [
+        explain_layer(trace, design, layer, point=point, levels=level, seed=seed)
+        for design in opt.chosen_designs(accel)
+    ]
     print_explanations(found, as_json=json)
 
 
 @app.command()
 def execute(
-    model: Model = "fashion",
-    level: Only = None,
-    images: Images = None,
-    repeats: Annotated[int, typer.Option("--repeats", help="Repeats of the latency measurement.", min=1)] = 50,
-    json: Json = False,
+    model: opt.Model = "fashion",
+    level: opt.Only = None,
+    images: opt.Images = None,
+    repeats: opt.Repeats = 50,
+    json: opt.Json = False,
 ) -> None:
     """Run a trained network on the CPU at every level: accuracy, latency, exact MAC counts."""
     from .output import print_executions, progress_bars
@@ -252,7 +215,7 @@ def execute(
 
 
 @app.command()
-def models(json: Json = False) -> None:
+def models(json: opt.Json = False) -> None:
     """List the built-in networks: totals, source, and what `--set` may change (`--json`: with allowed ranges)."""
     from .output import print_models
 
@@ -262,7 +225,7 @@ def models(json: Json = False) -> None:
 @app.command()
 def accels(
     name: Annotated[str | None, typer.Argument(help="Print this design file, to copy and edit.")] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """List the built-in accelerator designs, or print one."""
     from .output import print_accels, print_design_file
@@ -283,7 +246,7 @@ def dram(
         str | None, typer.Option("--mapping", help="Address mapping: a name, or fields from the lowest bit on.")
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the devices.")] = False,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Run a memory request trace (DRAMsim3 or Ramulator form) on a DRAM device, command by command.
 
@@ -300,7 +263,24 @@ def dram(
 
 
 @app.command()
-def bench(json: Json = False) -> None:
+def replay(
+    accelerator: Annotated[Path, typer.Argument(help="ZigZag's accelerator file (.yaml), whose costs are used.")],
+    results: Annotated[
+        list[Path], typer.Argument(help="What ZigZag wrote per layer (_complete.json), or a .csv of access counts.")
+    ],
+    json: opt.Json = False,
+) -> None:
+    """Replay ZigZag's mappings: their access counts, priced by an accelerator file, beside the energy ZigZag states.
+
+    Example: `nestling replay simple16.yaml outputs/*_complete.json`; change `r_cost` in the file to ask what if.
+    """
+    from .replay_command import print_replay, replay_files
+
+    print_replay(replay_files(accelerator, results), as_json=json)
+
+
+@app.command()
+def bench(json: opt.Json = False) -> None:
     """Measure nestling's own speed on this machine (CPU seconds; medians)."""
     from .bench import run_benchmarks
     from .output import print_bench, progress_bars
@@ -317,7 +297,7 @@ def validate(
         Path | None, typer.Option("--reference", help="Folder laid out like the bundled reference data.")
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Statistics per group and quantity.")] = False,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Recompute other tools' and chips' numbers row by row; exit 1 if a bar is missed."""
     from .output import print_outcomes, progress_bars
@@ -355,29 +335,6 @@ def doctor() -> None:
     from .doctor import print_doctor
 
     raise typer.Exit(0 if print_doctor() else 1)
-
-
-def _designs(names: list[str] | None, dram: str | None = None, objective: str | None = None) -> list[Design]:
-    from ..accel.design import DESIGNS, load_design
-    from .sources import DEFAULT_DESIGNS
-
-    chosen = list(names or DEFAULT_DESIGNS)
-    designs = [load_design(name) for entry in chosen for name in (DESIGNS if entry == "all" else (entry,))]
-    if dram is not None:
-        designs = [design.with_dram(dram) for design in designs]
-    return designs if objective is None else [design.with_objective(objective) for design in designs]
-
-
-def _workload(
-    model: str, settings: list[str] | None, *, levels: str | None, images: Path | None = None, seed: int
-) -> Workload:
-    from .run import parse_densities
-    from .sources import load_workload, parse_parameters
-
-    densities = None if levels is None else parse_densities(levels)
-    return load_workload(
-        model, parameters=parse_parameters(settings or []), densities=densities, images=images, seed=seed
-    )
 
 
 def _command() -> str:

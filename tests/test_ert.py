@@ -1,11 +1,12 @@
-"""Energy reference tables: the three forms, means over arguments, use in a design, and malformed files."""
+"""Energy reference tables: the three forms, means over arguments, names, and malformed files."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from nestling.accel.ert import read_ert, read_ert_csv
+from nestling.accel.ert import ErtFiles, read_ert, read_ert_csv
 from nestling.analysis.validate import REFERENCE
 from nestling.workloads.errors import InputError
 
@@ -51,15 +52,34 @@ def test_both_yaml_forms_agree_on_the_mean_over_arguments(tmp_path: Path) -> Non
     assert summary.energy_pj("spad", "idle") == 0.5
 
 
-def test_entries_of_a_design(tmp_path: Path) -> None:
-    table = read_ert(written(tmp_path, FULL))
-    cost = table.memory_cost("SMEM", word_bits=512)
-    assert cost.read_pj_per_byte.value == pytest.approx(285.71464 / 64)
-    assert cost.write_pj_per_byte.value == pytest.approx(316.96744 / 64)
-    assert cost.read_pj_per_byte.verified
-    action = table.action_energy("spad", "read", shown_as="pe_memory")
-    assert (action.value, action.component) == (1.75, "pe_memory")
-    assert "system.PE[0..3].spad read" in action.source
+def test_names_of_version_0_4_end_with_a_range(tmp_path: Path) -> None:
+    text = """
+ERT:
+  version: "0.4"
+  tables:
+  - {name: "system.chip.MAC[1..16]", actions: [{name: compute, arguments: {}, energy: 0.5}, {name: leak, energy: 0.01}]}
+  - {name: "system.chip.buffer.SRAM[1..1]", actions: [{name: read, energy: 8}]}
+"""
+    table = read_ert(written(tmp_path, text))
+    for name in ("MAC", "chip.MAC", "MAC[1..16]", "system.chip.MAC", "system.chip.MAC[1..16]"):
+        assert table.energy_pj(name, "compute") == 0.5
+    assert table.energy_pj("buffer.SRAM", "read") == 8
+    for name in ("AC", "hip.MAC", "chip", "MAC[1..16].compute"):  # ends at a name, not inside one
+        with pytest.raises(InputError, match="unknown component"):
+            table.energy_pj(name, "compute")
+
+
+def test_what_a_design_uses_and_what_it_leaves(tmp_path: Path) -> None:
+    written(tmp_path, FULL)
+    files = ErtFiles(tmp_path)
+    assert files.unused() == {}
+    assert files.lookup("ERT.yaml", "SMEM.read") == (285.71464, "system.SM.SMEM.read")
+    assert files.lookup("ERT.yaml", "system.PE[0..3].spad.read") == (1.75, "system.PE[0..3].spad.read")
+    assert files.unused() == {"ERT.yaml": ["system.SM.SMEM (write)"]}
+    with pytest.raises(InputError, match=r"'SMEM' is not COMPONENT\.ACTION"):
+        files.lookup("ERT.yaml", "SMEM")
+    with pytest.raises(InputError, match=r"unknown action of 'SMEM' in ERT\.yaml 'raed'; did you mean 'read'"):
+        files.lookup("ERT.yaml", "SMEM.raed")
 
 
 def test_the_products_own_csv() -> None:
@@ -84,7 +104,8 @@ def test_an_unset_energy_is_no_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "expected a mapping with 'ERT' or 'ERT_summary'"),
+        ("[1, 2]", "expected keys with values"),
+        ("a: 1", "expected a mapping with 'ERT' or 'ERT_summary'"),
         ("ERT: {version: 0.3}", "ERT has no list 'tables'"),
         ("ERT: 7", "ERT has no list 'tables'"),
         ("ERT: {tables: []}", "the energy reference table is empty"),
@@ -94,11 +115,17 @@ def test_an_unset_energy_is_no_zero(tmp_path: Path) -> None:
         ("ERT: {tables: [{name: x, actions: [{name: read}]}]}", "x read: energy 'None' is not a number"),
         ("ERT: {tables: [{name: x, actions: [{name: read, energy: -1}]}]}", "must be a finite number"),
         ("ERT: {tables: [{name: x, actions: [{name: read, energy: .nan}]}]}", "must be a finite number"),
-        ("ERT: {tables: [", "not a readable YAML file"),
+        ("ERT: {tables: [", "not YAML"),
+        ("ERT: {tables: [], tables: []}", "ERT.tables: key given twice"),
+        ("ERT: {tables: [{name: x, name: y, actions: []}]}", "ERT.tables[0].name: key given twice"),
+        ("ERT: {tables: [{name: x, actions: []}, {name: x, actions: []}]}", "component 'x' is listed twice"),
+        ("ERT: &a {tables: [*a]}", "aliases"),
+        ("ERT: " + "[" * 900 + "]" * 900, "nested too deeply"),
+        ("ERT: !!python/object/apply:os.system [ls]", "not YAML"),
     ],
 )
 def test_malformed_yaml(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+    with pytest.raises(InputError, match=re.escape(message)):
         read_ert(written(tmp_path, text))
 
 
@@ -122,5 +149,16 @@ def test_ambiguous_and_unknown_components(tmp_path: Path) -> None:
         table.energy_pj("RF", "read")
     with pytest.raises(InputError, match=r"did you mean 'a\.RF'"):
         table.energy_pj("a.RG", "read")
-    with pytest.raises(InputError, match="word_bits = 0"):
-        table.memory_cost("a.RF", word_bits=0)
+
+
+def test_aliases_that_multiply(tmp_path: Path) -> None:
+    """Nine levels of ten aliases would be 10^9 entries."""
+    text = "l0: &l0 [x]\n" + "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 10))
+    with pytest.raises(InputError, match="more than 200000 entries, aliases"):
+        read_ert(written(tmp_path, text + "ERT: {tables: *l9}"))
+
+
+def test_a_table_far_larger_than_a_design_file_is_read(tmp_path: Path) -> None:
+    actions = ", ".join(f"{{name: read, arguments: {{a: {i}}}, energy: {i}}}" for i in range(3001))
+    table = read_ert(written(tmp_path, f"ERT: {{tables: [{{name: x, actions: [{actions}]}}]}}"))
+    assert table.energy_pj("x", "read") == 1500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nestling.accel.technology import ENERGY_FACTORS, energy_factor, energy_scale
+from nestling.accel.technology import ENERGY_FACTORS, check_node, energy_factor, energy_scale, sram_scaling
 from nestling.workloads.errors import InputError
 
 NODES = sorted(ENERGY_FACTORS)
@@ -57,3 +57,25 @@ def test_unknown_nodes(node: float) -> None:
 def test_unknown_supplies(voltage: float) -> None:
     with pytest.raises(InputError, match=r"allowed are 0\.6 to 1\.4 V"):
         energy_scale(45, 32, voltage)
+
+
+def test_sram_below_the_sweep() -> None:
+    assert sram_scaling(45) == (45, 1, 1)
+    assert sram_scaling(22) == (22, 1, 1)
+    node, energy, leakage = sram_scaling(7)
+    assert node == 22
+    assert energy**2 == pytest.approx(7 / 22)
+    assert leakage == pytest.approx(0.79 * energy)
+
+
+@given(st.floats(7, 22), st.floats(7, 22))
+def test_smaller_srams_never_cost_more(a: float, b: float) -> None:
+    small, large = sram_scaling(min(a, b)), sram_scaling(max(a, b))
+    assert small[1] <= large[1] <= 1
+    assert small[2] <= large[2]
+
+
+@pytest.mark.parametrize("node", [6.9, 91, 130, 0, float("nan"), float("inf")])
+def test_nodes_that_a_design_cannot_go_to(node: float) -> None:
+    with pytest.raises(InputError, match="allowed are 7 to 90 nm"):
+        check_node(node)

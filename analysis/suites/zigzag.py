@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...accel.zigzag import READS, WRITES, ReplayedEnergy, read_accelerator, replay
+from ...accel.zigzag import READS, WRITES, ReplayedEnergy, ZigZagLayer, read_accelerator, replay
 from ...workloads.errors import InputError
 from .suite import Bar, Check, Suite
 from .tables import read_rows, whole
@@ -20,12 +20,29 @@ def checks(folder: Path) -> Iterator[Check]:
     for accelerator_file, results in _RUNS.items():
         accelerator = read_accelerator(folder / "zigzag" / accelerator_file)
         path = folder / "zigzag" / results
-        for number, row in enumerate(read_rows(path, _COLUMNS)):
-            counts = row_accesses(row, path=path)
-            energy = replay(accelerator, macs=whole(row, "macs", path=path), accesses=counts)
-            name = f"{number} {row['layer']}"
+        rows = read_rows(path, _COLUMNS)
+        for number, (row, layer) in enumerate(zip(rows, read_layers(path), strict=True)):
+            energy = replay(accelerator, macs=layer.macs, accesses=layer.accesses)
+            name = f"{number} {layer.name}"
             for quantity, (found, column) in _quantities(energy, row).items():
                 yield Check(name, accelerator.name, quantity, found, _number(row, column, path=path))
+
+
+def read_layers(path: Path) -> Iterator[ZigZagLayer]:
+    """Layers of a results table: ``layer``, ``macs``, ``acc_<operand><level>_<direction>`` and, if stated, ``energy_pJ``.
+
+    Raises
+    ------
+    InputError
+        for a file that cannot be read, or a value that is no number.
+    """
+    for row in read_rows(path, ("layer", "macs")):
+        yield ZigZagLayer(
+            name=row["layer"],
+            macs=whole(row, "macs", path=path),
+            accesses=row_accesses(row, path=path),
+            stated_pj=_number(row, "energy_pJ", path=path) if row.get("energy_pJ") else None,
+        )
 
 
 def row_accesses(row: dict[str, str], *, path: Path) -> dict[tuple[str, int, str], float]:

@@ -1,0 +1,114 @@
+"""Options that several commands share, one definition each, and the designs and workload they select."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ..accel.design import Design
+    from .sources import Workload
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="`fashion` (bundled, trained), a built-in network such as `resnet50`, a .csv, .onnx or .safetensors file."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Parameter of a built-in network, such as image=160; repeat for several."),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", help="Shape an ONNX file leaves open: INPUT=1,3,224,224 or DIMENSION=128; repeat."),
+]
+Accelerators = Annotated[
+    list[str] | None,
+    typer.Option("--accel", "-a", help="Design name, .yaml file or `all`; repeat for several."),
+]
+Densities = Annotated[
+    str | None,
+    typer.Option("--levels", "-l", help="Densities of synthetic levels, densest first, such as 0.5,0.25,0.13."),
+]
+Dram = Annotated[
+    str | None,
+    typer.Option(
+        "--dram", help="DRAM device (name or .yaml file) in place of every design's own; `nestling dram --list`."
+    ),
+]
+Node = Annotated[
+    float | None,
+    typer.Option(
+        "--node",
+        help="Scale every design's on-chip energies to this node, 7 to 90 nm; clocks, voltages and DRAM stay.",
+    ),
+]
+Only = Annotated[
+    list[int] | None, typer.Option("--level", help="Run only this level (0 = densest); repeat for several.")
+]
+Point = Annotated[str | None, typer.Option("--point", help="Operating point of the design; default: the fastest.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.html, result.json and tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of synthetic patterns.", min=0)]
+Engine = Annotated[
+    Literal["recurrence", "simpy"], typer.Option("--engine", help="Compiled recurrence or SimPy processes.")
+]
+Density = Annotated[
+    Literal["actual", "uniform", "structured"],
+    typer.Option("--density", help="Masks as they are, or as a density model has them."),
+]
+Execute = Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")]
+Repeats = Annotated[int, typer.Option("--repeats", help="Repeats of the CPU latency measurement.", min=1)]
+Objective = Annotated[
+    Literal["energy", "latency", "edp"] | None,
+    typer.Option("--objective", help="What the tiling search minimises; default: the design file's, else energy."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Layers worked on at once; default: every processor.", min=1)
+]
+Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images` (uint8) and `labels` (uint8).")]
+
+
+def chosen_designs(
+    names: list[str] | None, *, dram: str | None = None, objective: str | None = None, node: float | None = None
+) -> list[Design]:
+    """The designs of ``--accel`` (`all` = every built-in one), changed as ``--dram``, ``--objective`` and ``--node`` say."""
+    from ..accel.design import DESIGNS, load_design
+    from .sources import DEFAULT_DESIGNS
+
+    chosen = list(names or DEFAULT_DESIGNS)
+    designs = [load_design(name) for entry in chosen for name in (DESIGNS if entry == "all" else (entry,))]
+    if dram is not None:
+        designs = [design.with_dram(dram) for design in designs]
+    if objective is not None:
+        designs = [design.with_objective(objective) for design in designs]
+    return designs if node is None else [design.with_node(node) for design in designs]
+
+
+def chosen_workload(
+    model: str,
+    settings: list[str] | None,
+    *,
+    levels: str | None,
+    images: Path | None = None,
+    seed: int,
+    draw: bool = True,
+    shapes: list[str] | None = None,
+) -> Workload:
+    """The network of MODEL with its options (``load_workload``); ``draw=False`` leaves synthetic masks for later."""
+    from .run import parse_densities
+    from .sources import load_workload, parse_parameters, parse_shapes
+
+    densities = None if levels is None else parse_densities(levels)
+    return load_workload(
+        model,
+        parameters=parse_parameters(settings or []),
+        densities=densities,
+        images=images,
+        seed=seed,
+        draw=draw,
+        shapes=parse_shapes(shapes or []),
+    )
