@@ -64,7 +64,7 @@ def _counts(done: Decomposition) -> dict[str, tuple[int, str]]:
     coefficients = done.coefficients[0]
     exponents = np.log2(np.abs(coefficients[coefficients != 0]))
     return {
-        "non-zeros": (np.count_nonzero(coefficients), "nnz_Ce"),
+        "non-zeros": (int(np.count_nonzero(coefficients)), "nnz_Ce"),
         "zero rows": (int((coefficients == 0).all(axis=1).sum()), "zero_rows_Ce"),
         "smallest exponent": (int(exponents.min(initial=99)), "min_exp"),
         "largest exponent": (int(exponents.max(initial=-99)), "max_exp"),

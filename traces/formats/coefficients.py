@@ -108,12 +108,12 @@ class CoefficientFormat:
             free = np.arange(positions)
             for _ in range(weights.levels - level):
                 filled = reader.take(free.size, 1) != 0
-                out[free[filled]] = self._read_codes(reader, np.count_nonzero(filled), width)
+                out[free[filled]] = self._read_codes(reader, int(np.count_nonzero(filled)), width)
                 free = free[~filled]
         else:
             keep = reader.take(positions, 1 if self.index == "direct" else bits_for(weights.levels + 1))
             check_stored(int(keep.max(initial=0)) <= weights.levels, "a tag exceeds the number of levels")
-            out[keep > 0] = self._read_codes(reader, np.count_nonzero(keep), width)
+            out[keep > 0] = self._read_codes(reader, int(np.count_nonzero(keep)), width)
             if self.index == "tag":
                 out[keep <= level] = 0
         return out.reshape(weights.codes.shape), bases
@@ -134,7 +134,7 @@ class CoefficientFormat:
             magnitude = magnitude - 1  # zeros are not stored, so the first exponent is field 0
         sign = (weights.codes < 0).astype(np.int64) << (self.coefficient_bits - 1)
         fields = (np.maximum(magnitude, 0) | sign).astype(np.uint64)
-        return fields.reshape(-1, weights.slicing.columns if self.granularity == "row" else 1)
+        return np.asarray(fields.reshape(-1, weights.slicing.columns if self.granularity == "row" else 1))
 
     def _read_codes(self, reader: BitReader, count: int, width: int) -> NDArray[np.int8]:
         fields = reader.take(count * width, self.coefficient_bits).astype(np.int64)

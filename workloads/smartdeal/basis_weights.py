@@ -105,7 +105,7 @@ class BasisWeights:
 
     def basis(self, level: int) -> NDArray[np.float32]:
         """B of ``level``, float32 (matrices, columns, columns)."""
-        return self.bases[0 if self.shared else level]
+        return np.asarray(self.bases[0 if self.shared else level])
 
     def dense(self, level: int) -> NDArray[np.float32]:
         """The weights Ce B of ``level``, in the layer's shape; rounded once from float64."""

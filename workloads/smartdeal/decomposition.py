@@ -124,7 +124,7 @@ def relative_error(
     """||A - Ce B||_F / ||A||_F per matrix, shape (count,); 0 where A is zero."""
     difference = np.linalg.norm(A - coefficients @ bases, axis=(1, 2))
     size = np.linalg.norm(A, axis=(1, 2))
-    return np.divide(difference, size, out=np.zeros_like(size), where=size > 0)
+    return np.asarray(np.divide(difference, size, out=np.zeros(len(A)), where=size > 0))
 
 
 def _run(

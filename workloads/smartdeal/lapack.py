@@ -33,7 +33,8 @@ def decompose_one(
             threshold *= options.threshold_decay
             attempt += 1
     codes, fits = run
-    return codes.T, np.linalg.lstsq(codes.T, A, rcond=rcond)[0], fits, attempt
+    basis: Matrix = np.linalg.lstsq(codes.T, A, rcond=rcond)[0].astype(np.float64, copy=False)
+    return codes.T, basis, fits, attempt
 
 
 def _alternate(

@@ -9,11 +9,14 @@ code leaves alone, follow the same rule with their own S.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+
+T = TypeVar("T", bound=np.generic)
 
 #: Columns of the matrices made from vectors (authors' code).
 VECTOR_COLUMNS = 3
@@ -54,7 +57,7 @@ class Slicing:
         """Zeros added at the end of each unit's weights."""
         return self.slices * self.rows * self.columns - self.length
 
-    def cut(self, weights: NDArray[np.generic]) -> NDArray[np.generic]:
+    def cut(self, weights: NDArray[T]) -> NDArray[T]:
         """Matrices (units * slices, rows, columns) of weights, or of anything else of their shape.
 
         Raises
@@ -69,7 +72,7 @@ class Slicing:
         padded[:, : self.length] = flat
         return padded.reshape(self.matrices, self.rows, self.columns)
 
-    def join(self, matrices: NDArray[np.generic]) -> NDArray[np.generic]:
+    def join(self, matrices: NDArray[T]) -> NDArray[T]:
         """The inverse of :meth:`cut`; the padding is dropped."""
         flat = matrices.reshape(self.units, -1)[:, : self.length]
         if not self.transposed:
