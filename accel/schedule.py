@@ -69,16 +69,18 @@ def order_tiles(nest: Nest, tiling: Tiling) -> TileOrder:
 def build_table(
     order: TileOrder,
     *,
-    load_beats: Int64Array,
     steps: Int64Array,
-    drain_words: Int64Array,
     actions: Mapping[str, Int64Array],
     output_bits: int,
+    load_beats: Int64Array | None = None,
+    drain_words: Int64Array | None = None,
 ) -> TileTable:
     """The tile table of ``order``; the array model supplies what happens inside the array.
 
-    ``drain_words`` counts only where a tile closes its block. ``output_bits``: width of a finished output element in DRAM.
+    ``load_beats``, ``drain_words``: none by default, for arrays that work straight from the buffers. ``drain_words`` counts
+    only where a tile closes its block. ``output_bits``: width of a finished output element in DRAM.
     """
+    nothing = np.zeros_like(order.row)
     weight_bytes, weight_address = _weight_fetch(order)
     weight_region = _aligned(int(order.nest.tile_weight_bytes.sum()))
     input_bytes, input_address, input_region = _input_fetch(order)
@@ -90,9 +92,9 @@ def build_table(
         input_address=input_address + weight_region,
         store_bytes=store_bytes,
         store_address=store_address + weight_region + input_region,
-        load_beats=load_beats,
+        load_beats=nothing if load_beats is None else load_beats,
         steps=steps,
-        drain_words=np.where(order.closes, drain_words, 0),
+        drain_words=nothing if drain_words is None else np.where(order.closes, drain_words, 0),
         after=_release(order),
         actions=actions,
     )

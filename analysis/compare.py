@@ -7,23 +7,30 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
-from rich.table import Table
 
 from ..sim.results import LevelResult
 from ..workloads.errors import InputError
 from .figure_style import DESIGN_COLOURS, Sheet, style
+from .fitted_table import Column, FittedTable
 from .study import Study, execution_at, labelled
 from .tables import accuracy_text, ordered_levels
-from .units import si_scale
+from .units import Scale, si_scale
 
 
 def utilisation(level: LevelResult) -> float:
-    """Effectual MACs of all layers per multiplier-cycle, weighted by cycles."""
+    """Share of all multiplier-cycles, stalls included, that serve effectual MACs (see ``LayerResult``)."""
     return sum(layer.utilisation * layer.cycles for layer in level.layers) / max(1, level.cycles)
 
 
+def idle_share(level: LevelResult) -> float:
+    """Share of the multiplier-cycles of all compute steps in which a multiplier starts nothing."""
+    idle, slots = (sum(layer.counts[name] for layer in level.layers) for name in ("pe_idle", "pe_slots"))
+    return idle / max(1, slots)
+
+
 def comparison_table(study: Study) -> pd.DataFrame:
-    """One row per design and level: accuracy, cycles, latency, energy, EDP, utilisation, DRAM and compulsory bytes."""
+    """One row per design and level: accuracy, cycles, latency, energy, EDP, utilisation, idle share, DRAM bytes, compulsory
+    bytes."""
     rows = []
     for label, result in labelled(study):
         for level in ordered_levels(result):
@@ -39,6 +46,7 @@ def comparison_table(study: Study) -> pd.DataFrame:
                     "energy_j": level.energy_j,
                     "edp_js": level.energy_j * level.latency_s,
                     "utilisation": utilisation(level),
+                    "idle": idle_share(level),
                     "dram_bytes": sum(x.counts["dram_read_bytes"] + x.counts["dram_write_bytes"] for x in level.layers),
                     "dram_read_bytes": sum(x.counts["dram_read_bytes"] for x in level.layers),
                     "compulsory_read_bytes": sum(layer.compulsory_bytes for layer in level.layers),
@@ -47,39 +55,33 @@ def comparison_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def terminal_comparison(study: Study) -> Table:
+def terminal_comparison(study: Study) -> FittedTable:
     """The comparison as one terminal table; the best of a column at each level is marked."""
     table = comparison_table(study)
     latency, energy = si_scale(table["latency_s"], "s"), si_scale(table["energy_j"], "J")
-    shown = Table(
-        title=f"{study.network}: designs side by side (best of each level in bold; reads/min = DRAM reads / compulsory)"
+    best = table.groupby("level")[["latency_s", "energy_j"]].transform("min")
+    rows = table.to_dict("records")
+
+    def marked(scale: Scale, column: str) -> list[str]:
+        winners = table[column] == best[column]
+        return [_marked(scale.number(value), won) for value, won in zip(table[column], winners, strict=True)]
+
+    reads = [row["dram_read_bytes"] / max(1, row["compulsory_read_bytes"]) for row in rows]
+    return FittedTable(
+        f"{study.network}: designs side by side (best of each level in bold; util = share of multiplier-cycles, stalls "
+        "included, that serve MACs of two non-zeros; reads/min = DRAM reads / compulsory)",
+        (
+            Column("design", [str(row["design"]) for row in rows], left=True),
+            Column("level", [str(row["level"]) for row in rows]),
+            Column("accuracy", [accuracy_text(execution_at(study, int(row["level"]))) for row in rows], rank=2),
+            Column("cycles", [f"{row['cycles']:,}" for row in rows]),
+            Column(f"latency {latency.unit}", marked(latency, "latency_s")),
+            Column(f"energy {energy.unit}", marked(energy, "energy_j")),
+            Column("util", [f"{row['utilisation']:.1%}" for row in rows]),
+            Column("idle", [f"{row['idle']:.1%}" for row in rows], rank=3),
+            Column("reads/min", [f"{ratio:.2f}x" for ratio in reads], rank=1),
+        ),
     )
-    shown.add_column("design", no_wrap=True)
-    for heading in (
-        "level",
-        "accuracy",
-        "cycles",
-        f"latency {latency.unit}",
-        f"energy {energy.unit}",
-        "util",
-        "reads/min",
-    ):
-        shown.add_column(heading, justify="right")
-    best = table.groupby("level")[["latency_s", "energy_j"]].min()
-    for row in table.to_dict("records"):
-        execution = execution_at(study, int(row["level"]))
-        fastest, leanest = best.loc[row["level"]]
-        shown.add_row(
-            str(row["design"]),
-            str(row["level"]),
-            accuracy_text(execution),
-            f"{row['cycles']:,}",
-            _marked(latency.number(row["latency_s"]), row["latency_s"] == fastest),
-            _marked(energy.number(row["energy_j"]), row["energy_j"] == leanest),
-            f"{row['utilisation']:.1%}",
-            f"{row['dram_read_bytes'] / max(1, row['compulsory_read_bytes']):.2f}x",
-        )
-    return shown
 
 
 def _marked(text: str, best: bool) -> str:
@@ -93,7 +95,7 @@ def comparison_figure(study: Study, path: Path) -> None:
     panels = (
         ("latency_s", "latency per inference (s)", True),
         ("energy_j", "energy per inference (J)", True),
-        ("utilisation", "effectual MACs per multiplier and cycle", False),
+        ("utilisation", "multiplier-cycles that serve effectual MACs", False),
     )
     with style():
         sheet = Sheet([(0.28 * len(designs) + 0.3, 0.75)] * len(panels), left=1.9, top=0.6, bottom=0.7)

@@ -29,9 +29,12 @@ GLOSSARY = {
     "subset of those of the level before it",
     "density": "share of the prunable weights that a level keeps",
     "MAC": "multiply-accumulate; counted here only where the weight is not zero",
-    "effectual, gated, skipped": "a MAC that is computed; one that is issued with the multiplier held still because an "
-    "operand is zero; one that costs no issue slot at all",
-    "utilisation": "effectual MACs (both operands non-zero) per multiplier and cycle, all stalls of the layer included",
+    "effectual, with a zero, gated, skipped": "a MAC of two non-zero operands; one that is computed although an operand is "
+    "zero; one that is issued with the multiplier held still because an operand is zero; one that costs no issue slot at all; "
+    "they add up to the dense MACs",
+    "idle": "share of the multiplier-cycles of the compute steps in which a multiplier starts nothing",
+    "utilisation": "share of all multiplier-cycles of a layer, stalls included, that serve effectual MACs; a lane of a "
+    "bit-serial array spends one per set bit of the input",
     "tile": "the piece of a layer that the array computes at a time; it is fetched, loaded, computed, drained and stored",
     "compulsory bytes": "weights and inputs of a layer, each once: what buffers without limits would fetch from DRAM",
     "compute": "cycles in which the array issues work",
@@ -226,6 +229,10 @@ def _layer_rows(study: Study) -> Iterator[list[str]]:
                 yield [label, str(level.level), str(index), *_layer_cells(layer, total, energy)]
 
 
+#: What becomes of the dense MACs, in the order of the table's columns.
+_WORK = ("mac_effectual", "mac_ineffectual", "mac_gated", "mac_skipped")
+
+
 def _layer_cells(layer: LayerResult, level_cycles: int, energy: Scale) -> list[str]:
     split, cycles = layer.split, max(1, layer.cycles)
     read = layer.counts.get("dram_read_bytes", 0)
@@ -236,6 +243,8 @@ def _layer_cells(layer: LayerResult, level_cycles: int, energy: Scale) -> list[s
         f"{100 * layer.cycles / level_cycles:.2f}",
         *(f"{100 * part / cycles:.1f}" for part in (split.compute, split.dram_stall, split.load_stall)),
         f"{100 * (split.output_stall + split.fill_drain) / cycles:.1f}",
+        *(f"{100 * layer.counts[name] / max(1, layer.counts['mac_dense']):.1f}" for name in _WORK),
+        f"{100 * layer.idle_share:.1f}",
         f"{100 * layer.utilisation:.1f}",
         number(layer.weight_bytes),
         number(layer.compulsory_bytes),
@@ -252,7 +261,7 @@ def _design(study: Study, label: str, result: Result) -> dict[str, Any]:
         "description": result.design.description,
         "point": result.point,
         "levels": [_level_row(units, x, execution_at(study, x.level)) for x in ordered_levels(result)],
-        "values": list(design_values(result.design.model_dump(mode="json"))),
+        "values": list(design_values(result.design.model_dump(mode="json", exclude_none=True))),
     }
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.table import Table
 
 from ..accel.energy import COMPONENTS, energy_by_component_j, unit_energies_pj
 from ..sim.pipeline import CycleSplit
 from ..sim.results import LayerResult, LevelResult, Result
 from .dram_tables import dram_columns, dram_json, terminal_dram
+from .fitted_table import Column, FittedTable
 from .study import LevelExecution, Study, execution_at, labelled
 from .units import Scale, byte_scale, number, percent, si_scale
 
@@ -26,6 +26,8 @@ GROUPS = {
     "array": ("registers", "mac"),
 }
 NOT_MEASURED = "not measured"
+#: Columns of the terminal table that a narrow terminal goes without, the highest number first.
+_DROPPED = {"CPU": 5, "array": 4, "buffers": 3, "DRAM": 2, "MACs": 1}
 
 
 def ordered_levels(result: Result) -> list[LevelResult]:
@@ -71,7 +73,8 @@ def level_table(study: Study) -> pd.DataFrame:
 def layer_table(study: Study) -> pd.DataFrame:
     """One row per design, level and layer, in execution order.
 
-    Columns: design, point, level, index, layer, op, cycles and its parts (``compute_cycles`` ...), utilisation, tiles,
+    Columns: design, point, level, index, layer, op, cycles and its parts (``compute_cycles`` ...), utilisation, idle_share
+    (of the multiplier-cycles of the compute steps), tiles,
     weight_bytes, compulsory_bytes (every operand once), dram_bytes (modelled, both directions), energy_j and
     ``<component>_j``, and one column per action count (0 where a design has no such action). With a command-level DRAM also
     dram_row_hit_rate, dram_bytes_per_s, ``dram_<command>_j`` and dram_flat_j (the same bytes at 100 pJ/byte).
@@ -95,6 +98,7 @@ def _layer_row(layer: LayerResult) -> dict[str, Any]:
         "cycles": layer.cycles,
         **{f"{part}_cycles": getattr(layer.split, part) for part in SPLIT_PARTS},
         "utilisation": layer.utilisation,
+        "idle_share": layer.idle_share,
         "tiles": layer.tiles,
         "weight_bytes": layer.weight_bytes,
         "compulsory_bytes": layer.compulsory_bytes,
@@ -129,6 +133,8 @@ def _tidy_rows(layer: LayerResult, prices: dict[str, tuple[str, float]]) -> Iter
     for action, count in layer.counts.items():
         component, joules = prices.get(action, ("", 0.0))
         yield component, action, count, 0, count * joules
+    for pattern, macs in layer.patterns.items():
+        yield "", f"mac_run_as_{pattern}", macs, 0, 0.0
     yield "leakage", "leakage_cycles", layer.cycles, 0, layer.cycles * prices["leakage_cycles"][1]
 
 
@@ -210,12 +216,12 @@ def _or_none(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def terminal_table(study: Study) -> list[Table]:
-    """One table per design, at most 100 columns wide, then what command-level DRAMs did."""
+def terminal_table(study: Study) -> list[FittedTable | Table]:
+    """One table per design, whole in 100 columns, then what command-level DRAMs did."""
     return [*(_design_table(study, label, result) for label, result in labelled(study)), *terminal_dram(study)]
 
 
-def _design_table(study: Study, label: str, result: Result) -> Table:
+def _design_table(study: Study, label: str, result: Result) -> FittedTable:
     levels = ordered_levels(result)
     executions = [execution_at(study, level.level) for level in levels]
     scales = {
@@ -228,13 +234,13 @@ def _design_table(study: Study, label: str, result: Result) -> Table:
     }
     units = {name: scale.unit for name, scale in scales.items()} | dict.fromkeys(GROUPS, scales["energy"].unit)
     title = f"{label} at {result.point.clock_hz / 1e6:g} MHz, {result.point.voltage_v:g} V ({result.point.name})"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, title_justify="left", pad_edge=False)
-    for name in ("level", "density", "weights", "MACs", "accuracy", "cycles", "latency", "energy", *GROUPS, "CPU"):
-        unit = units.get(name)
-        table.add_column(f"{name}\n{unit}" if unit else name, justify="right", no_wrap=True)
-    for level, execution in zip(levels, executions, strict=True):
-        table.add_row(*_terminal_row(level, execution, scales))
-    return table
+    names = ("level", "density", "weights", "MACs", "accuracy", "cycles", "latency", "energy", *GROUPS, "CPU")
+    rows = [_terminal_row(level, execution, scales) for level, execution in zip(levels, executions, strict=True)]
+    columns = [
+        Column(f"{name}\n{units[name]}" if units.get(name) else name, cells, rank=_DROPPED.get(name, 0))
+        for name, cells in zip(names, zip(*rows, strict=True), strict=True)
+    ]
+    return FittedTable(title, columns, compact=True)
 
 
 def _terminal_row(level: LevelResult, execution: LevelExecution | None, scales: dict[str, Scale]) -> Sequence[str]:

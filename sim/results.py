@@ -58,8 +58,10 @@ class DramTotals:
 class LayerResult:
     """One layer at one level on one design.
 
-    ``cycles`` and ``counts`` include all repeats and are exact int. ``utilisation``: effectual multiply-accumulates per
-    multiplier-cycle of the whole layer. ``energy_j``: component -> joules. ``dram``: only with a command-level DRAM.
+    ``cycles`` and ``counts`` include all repeats and are exact int. ``utilisation``: share of all multiplier-cycles of the
+    layer, stalls included, that serve effectual MACs (both operands non-zero); the lane of a bit-serial array spends one per
+    term. ``energy_j``: component -> joules. ``dram``: only with a command-level DRAM. ``patterns``: dense MACs by the weight
+    pattern they run in, only where an array takes structured weights.
     """
 
     layer: str
@@ -74,6 +76,12 @@ class LayerResult:
     weight_bytes: int
     compulsory_bytes: int
     dram: DramTotals | None = None
+    patterns: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the multiplier-cycles of the layer's compute steps in which a multiplier starts nothing."""
+        return self.counts["pe_idle"] / max(1, self.counts["pe_slots"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,8 @@ from ..accel.arrays import ARRAYS, LayerPlan
 from ..accel.design import Design, OperatingPoint
 from ..accel.energy import energy_by_component_j
 from ..accel.strict import ZeroHandling
-from ..traces.trace import LayerTrace, Trace
+from ..traces.parallel import in_order
+from ..traces.trace import LayerTrace, Trace, combined_digest
 from ..workloads.errors import InputError, unknown_name
 from .dram_pipeline import DramTileEvents
 from .memory import ENGINES, Engine, command_counts, open_memory
@@ -36,6 +38,7 @@ def simulate(
     levels: Sequence[int] | None = None,
     engine: Engine = "recurrence",
     timeline_layer: str | None = None,
+    workers: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Result:
     """Cycles, counts and energy of every level of ``trace`` on ``design``.
@@ -46,7 +49,9 @@ def simulate(
     levels : levels to run; all by default.
     engine : ``recurrence`` (compiled) or ``simpy``; both give the same result.
     timeline_layer : layer whose tile events are kept; by default the one with the most cycles at the densest level run.
-    progress : called with each layer's name.
+    workers : layers simulated at once (threads); the result does not depend on it. A layer of a stored trace is read when
+        its turn comes and let go of afterwards.
+    progress : called with each layer's name once it is simulated.
 
     Raises
     ------
@@ -68,28 +73,31 @@ def simulate(
     operating_point = design.point(point)
     run = _Run(trace, design, operating_point, engine)
     by_level: dict[int, list[LayerResult]] = {level: [] for level in chosen}
-    for layer in trace.layers:
+    digests = []
+    answers = in_order(partial(run.levels, levels=chosen), range(len(trace.facts)), workers=workers)
+    for facts, (digest, results) in zip(trace.facts, answers, strict=True):
         if progress is not None:
-            progress(layer.layer.name)
-        for plan in ARRAYS[design.array.kind].plans(layer, chosen, design):
-            by_level[plan.level].append(run.layer(layer, plan))
+            progress(facts.layer.name)
+        digests.append(digest)
+        for result in results:
+            by_level[result.level].append(result)
     return Result(
         network=trace.network,
         design=design,
         point=operating_point,
         levels=[run.level(level, by_level[level]) for level in chosen],
-        trace_digest=trace.digest(),
+        trace_digest=combined_digest(digests),
         timeline=_timeline(run, by_level[min(chosen)], timeline_layer),
-        warnings=_warnings(trace, design, by_level[min(chosen)]) + _rises(by_level),
+        warnings=_warnings(trace, design, by_level[min(chosen)]) + _fallbacks(by_level) + _rises(by_level),
     )
 
 
 def check_widths(trace: Trace, design: Design) -> None:
     """The trace's bytes must be those of the operands the array computes with."""
     wanted = (design.array.weight_bits, design.array.activation_bits)
-    for layer in trace.layers:
+    for layer in trace.facts:
         found = (layer.weight_bits, layer.activation_bits)
-        if layer.keep is not None and found != wanted:
+        if layer.layer.has_weights and found != wanted:
             raise InputError(
                 f"layer '{layer.layer.name}' was lowered with {found[0]}-bit weights and {found[1]}-bit activations, design "
                 f"'{design.name}' computes with {wanted[0]} and {wanted[1]}; lower it with --weight-bits {wanted[0]} "
@@ -104,17 +112,23 @@ class _Run:
         self.trace, self.design, self.point = trace, design, point
         self.memory = open_memory(design, clock_hz=point.clock_hz, engine=engine)
 
+    def levels(self, number: int, *, levels: Sequence[int]) -> tuple[bytes, list[LayerResult]]:
+        """The digest of a layer, and its results at each of the levels."""
+        layer = self.trace.layers[number]
+        plans = ARRAYS[self.design.array.kind].plans(layer, levels, self.design)
+        return layer.digest(), [self.layer(layer, plan) for plan in plans]
+
     def layer(self, trace: LayerTrace, plan: LayerPlan) -> LayerResult:
         repeat = trace.layer.repeat
         events = self.memory.events(trace, plan)
         split = split_cycles(plan.tiles, plan.timing, events)
-        _check(trace, plan, events, split)
         counts = _counts(trace, plan, self.design)
+        _check(trace, plan, events, split)
+        _check_work(trace, plan, counts, self.design)
         if isinstance(events, DramTileEvents):
             counts |= command_counts(events.dram)
         counts = {name: count * repeat for name, count in counts.items()}
         cycles = events.end * repeat
-        multipliers = plan.pe_slots // max(1, int(plan.tiles.steps.sum()) * plan.timing.step_interval)
         return LayerResult(
             layer=trace.layer.name,
             op=trace.layer.op,
@@ -123,10 +137,11 @@ class _Run:
             split=_scaled(split, repeat),
             counts=counts,
             energy_j=energy_by_component_j(counts, cycles=cycles, design=self.design, point=self.point),
-            utilisation=counts["mac_effectual"] / (multipliers * cycles) if cycles and multipliers else 0.0,
+            utilisation=_useful_slots(plan, counts) / max(1, plan.multipliers * cycles),
             tiles=len(plan.tiles),
             weight_bytes=trace.bytes(self.design.weight_format, plan.level) if trace.layer.has_weights else 0,
             compulsory_bytes=plan.compulsory_bytes * repeat,
+            patterns={name: macs * repeat for name, macs in plan.patterns.items()},
             dram=self.memory.totals(events, repeat=repeat, seconds=cycles / self.point.clock_hz),
         )
 
@@ -144,22 +159,12 @@ class _Run:
 def _counts(trace: LayerTrace, plan: LayerPlan, design: Design) -> dict[str, int]:
     """Action counts of one run of the layer, int."""
     counts = plan.tiles.totals()
-    weight_nonzero = counts.pop("mac_weight_nonzero")
-    counts.pop("mac_issued")
-    gates_inputs = design.zero_handling.inputs == ZeroHandling.GATE
-    gates_weights = design.zero_handling.weights == ZeroHandling.GATE
-    effectual = input_nonzero_macs(trace, plan.level)
-    gated = plan.mac_weight_zero_issued if gates_weights else 0
-    if gates_inputs:
-        gated += weight_nonzero - effectual
-        if not gates_weights:  # zero weights that are multiplied meet zero inputs, too
-            gated += _zero_input_share(trace, plan)
-    counts["mac_gated"] = gated
-    counts["mac_computed"] = plan.mac_dense - plan.mac_skipped - gated
-    counts["mac_effectual"] = effectual
+    counts.pop("mac_weight_nonzero")
+    counts |= _work(trace, plan, design, issued=counts.pop("mac_issued"))
     counts["mac_skipped"] = plan.mac_skipped
     counts["mac_dense"] = plan.mac_dense
     counts["pe_slots"] = plan.pe_slots
+    counts["pe_idle"] = plan.pe_idle
     # What DRAM delivers is written into the buffers, what it takes is read from them.
     weights, inputs = int(plan.tiles.weight_bytes.sum()), int(plan.tiles.input_bytes.sum())
     for name, amount in (
@@ -169,6 +174,32 @@ def _counts(trace: LayerTrace, plan: LayerPlan, design: Design) -> dict[str, int
     ):
         counts[name] = counts.get(name, 0) + amount
     return counts
+
+
+def _work(trace: LayerTrace, plan: LayerPlan, design: Design, *, issued: int) -> dict[str, int]:
+    """What becomes of the issued MACs: effectual (both operands non-zero), ineffectual (computed all the same) or gated."""
+    handling = design.zero_handling
+    gates_inputs, gates_weights = handling.inputs == ZeroHandling.GATE, handling.weights == ZeroHandling.GATE
+    zero_weight = plan.mac_weight_zero_issued
+    # Arrays that skip zero inputs have counted what is left on the very operands that decided their cycles.
+    skips_inputs = handling.inputs == ZeroHandling.SKIP
+    effectual = issued - zero_weight if skips_inputs else input_nonzero_macs(trace, plan.level)
+    zero_input = issued - zero_weight - effectual  # with a weight that is not zero
+    both_zero = _zero_input_share(trace, plan) if gates_inputs and not gates_weights else 0
+    gated = (zero_weight if gates_weights else both_zero) + (zero_input if gates_inputs else 0)
+    ineffectual = (0 if gates_weights else zero_weight - both_zero) + (0 if gates_inputs else zero_input)
+    return {
+        "mac_gated": gated,
+        "mac_computed": effectual + ineffectual,
+        "mac_effectual": effectual,
+        "mac_ineffectual": ineffectual,
+    }
+
+
+def _useful_slots(plan: LayerPlan, counts: Mapping[str, int]) -> float:
+    """Multiplier-cycles of one run that serve effectual MACs; a bit-serial lane spends one per term."""
+    issued = plan.mac_dense - plan.mac_skipped
+    return plan.slots_used * counts["mac_effectual"] / max(1, issued)
 
 
 def _zero_input_share(trace: LayerTrace, plan: LayerPlan) -> int:
@@ -218,15 +249,39 @@ def _check(trace: LayerTrace, plan: LayerPlan, events: TileEvents, split: CycleS
         "fetched operands = what the tiling promised": (totals["dram_read_bytes"], plan.tiling.dram_bytes),
         "stored outputs = output elements": (totals["dram_write_bytes"], _output_bytes(trace, plan)),
     }
-    for name, (found, expected) in identities.items():
-        if found != expected:
-            raise ConservationError(f"layer '{layer.name}' level {plan.level}: {name}: {found} != {expected}")
+    _demand(identities, f"layer '{layer.name}' level {plan.level}")
     if isinstance(events, DramTileEvents):
         lines = (events.dram.read_bytes, events.dram.written_bytes)
         if lines[0] < totals["dram_read_bytes"] or lines[1] < totals["dram_write_bytes"]:
             raise ConservationError(f"layer '{layer.name}' level {plan.level}: lines of {lines} bytes are too few")
     if min(vars(split).values()) < 0:
         raise ConservationError(f"layer '{layer.name}' level {plan.level}: negative share of cycles: {split}")
+
+
+def _check_work(trace: LayerTrace, plan: LayerPlan, counts: Mapping[str, int], design: Design) -> None:
+    """Every dense MAC is effectual, ineffectual, gated or skipped, and every multiplier-cycle is used or idle."""
+    kinds = ("mac_effectual", "mac_ineffectual", "mac_gated", "mac_skipped")
+    handling, nonzero = design.zero_handling, int(plan.tiles.actions["mac_weight_nonzero"].sum())
+    skips = ZeroHandling.SKIP in (handling.weights, handling.inputs)
+    kept = plan.mac_dense - plan.mac_skipped - plan.mac_weight_zero_issued
+    identities = {
+        "issued with a non-zero weight": (
+            kept,
+            min(kept, nonzero) if handling.inputs == ZeroHandling.SKIP else nonzero,
+        ),
+        "effectual + ineffectual + gated + skipped = dense": (sum(counts[k] for k in kinds), counts["mac_dense"]),
+        "used + idle = multiplier-cycles": (plan.slots_used + counts["pe_idle"], counts["pe_slots"]),
+        "MACs by weight pattern = dense": (sum(plan.patterns.values()), plan.mac_dense if plan.patterns else 0),
+        "skipped without skipping": (0 if skips else plan.mac_skipped, 0),
+        "negative work": (min(0, *(counts[k] for k in (*kinds, "pe_idle"))), 0),
+    }
+    _demand(identities, f"layer '{trace.layer.name}' level {plan.level}")
+
+
+def _demand(identities: Mapping[str, tuple[int, int]], where: str) -> None:
+    for name, (found, expected) in identities.items():
+        if found != expected:
+            raise ConservationError(f"{where}: {name}: {found} != {expected}")
 
 
 def _output_bytes(trace: LayerTrace, plan: LayerPlan) -> int:
@@ -242,7 +297,7 @@ def _timeline(run: _Run, layers: Sequence[LayerResult], wanted: str | None) -> T
     if wanted is not None and wanted not in names:
         raise unknown_name("layer", wanted, names)
     name = wanted or max(layers, key=lambda x: x.cycles).layer
-    trace = next(x for x in run.trace.layers if x.layer.name == name)
+    trace = run.trace.layer(name)
     level = layers[0].level
     plan = next(iter(ARRAYS[run.design.array.kind].plans(trace, [level], run.design)))
     return Timeline(layer=name, level=level, plan=plan, events=run.memory.events(trace, plan))
@@ -267,30 +322,48 @@ def _warnings(trace: Trace, design: Design, layers: Sequence[LayerResult]) -> li
             f"not modelled: {_count(trace.data_movement, 'operator')} ({', '.join(ops)}), 0.0% of MACs, "
             f"{total / 1024:.1f} KiB of data movement"
         )
-    assumed = [x for x in trace.layers if not x.activations.measured]
+    assumed = [x for x in trace.facts if not x.measured]
     if assumed:
         share = sum(x.layer.macs for x in assumed) / macs
         found.append(
             f"activation zeros are assumed, not measured, for {_count(assumed, 'layer')} ({share:.1%} of MACs)"
         )
-    dynamic = [x for x in trace.layers if x.keep is None]
+    dynamic = [x for x in trace.facts if not x.layer.has_weights]
     if dynamic:
         share = sum(x.layer.macs for x in dynamic) / macs
         found.append(f"{_count(dynamic, 'product')} of two activations ({share:.1%} of MACs) counted as dense")
-    repeated = [x for x in trace.layers if x.layer.repeat > 1]
+    repeated = [x for x in trace.facts if x.layer.repeat > 1]
     if repeated:
         found.append(f"weights fetched again in every time step of {_count(repeated, 'recurrent layer')}")
-    unpriced = ARRAYS[design.array.kind].unpriced
-    if unpriced:
-        found.append(f"not priced in this array's energy: {unpriced}")
     if "density model" in trace.source:
         found.append(f"masks are not the network's own: {trace.source.rsplit('; ', 1)[-1]}")
+    found += trace.notes
+    found += design.notes()
     found += [f"unverified constant: {text}" for text in design.unverified()]
     return found
 
 
 def _count(things: Sequence[object], noun: str) -> str:
     return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
+
+
+def _fallbacks(by_level: Mapping[int, Sequence[LayerResult]]) -> list[str]:
+    """Levels whose weights do not obey the patterns of a structured array everywhere, with the share that runs dense."""
+    found = []
+    for level in sorted(by_level):
+        dense = {x.layer: x.patterns["dense"] for x in by_level[level] if x.patterns.get("dense")}
+        if not dense:
+            continue
+        macs = {x.layer: x.counts["mac_dense"] for x in by_level[level]}
+        names = " or ".join(name for name in by_level[level][0].patterns if name != "dense")
+        worst = sorted(dense, key=lambda name: -dense[name])
+        shares = ", ".join(f"{name} {dense[name] / macs[name]:.1%}" for name in worst[:4])
+        found.append(
+            f"level {level}: {sum(dense.values()) / sum(macs.values()):.1%} of MACs lie in tiles that do not obey {names} "
+            f"everywhere and run dense, in {len(dense)} of {_count(by_level[level], 'layer')}: {shares}"
+            f"{' ...' if len(worst) > 4 else ''}"
+        )
+    return found
 
 
 def _rises(by_level: Mapping[int, Sequence[LayerResult]]) -> list[str]:

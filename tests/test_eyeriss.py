@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from nestling.accel.arrays.eyeriss import (
     EyerissArray,
     chip_run,
     compute_cycles,
-    images_per_pass,
     load_cycles,
     pass_shape,
     plans,
@@ -138,18 +138,24 @@ def test_a_pass_of_conv2_by_hand() -> None:
     array, one = eyeriss(), pass_shape(eyeriss(), CONV2)
     assert (one.filters_per_pe, one.channels_per_pe, one.filter_sets, one.channel_sets) == (22, 2, 1, 1)
     assert one.out_rows == 27
-    assert images_per_pass(CONV2, one, buffer_words=51200) == 2  # 22*27*27 + 2*(2*31*31) = 19,882 words each
     some = np.array([22]), np.array([2])
     assert compute_cycles(CONV2, one, filters=some[0], channels=some[1], images=np.array([1])) == [5 * 27 * 22 * 2]
     loads = load_cycles(array, CONV2, filters=some[0], channels=some[1], rows=np.array([27]))
-    assert loads == [22 * 2 * 25 // 4 + 31 * 5 * 2]
+    assert loads == [31 * 5 * 2]  # the first windows, word by word; 22 * 2 * 25 weights come four at a time: 275 cycles
+    assert load_cycles(array, CONV2, filters=some[0] * 2, channels=some[1], rows=np.array([27])) == [44 * 2 * 25 // 4]
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30), st.integers(1, 14), st.integers(1, 3))
 def test_chip_cycles_are_bounded_by_the_pes(C: int, K: int, E: int, R: int, images: int) -> None:
     shape = ConvShape(C=C, K=K, E=E, F=E, R=R, S=R, stride=1, images=images)
-    run = chip_run(eyeriss(), shape, buffer_words=200_000)
+    run = chip_run(eyeriss(), shape, pass_shape(eyeriss(), shape), images=images)
     assert run.total > run.compute >= shape.macs / 168
+
+
+def test_a_pass_that_exceeds_the_scratchpads() -> None:
+    one = replace(pass_shape(eyeriss(), CONV2), channels_per_pe=3)
+    with pytest.raises(InputError, match="a pass needs 15 words of input_spad in every PE, which holds 12"):
+        chip_run(eyeriss(), CONV2, one, images=1)
 
 
 def test_filters_and_sums_that_do_not_fit_shrink_the_pass() -> None:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from nestling.analysis.suites.eyeriss import SUITE
+from nestling.analysis.suites.eyeriss import HALVES, MAPPINGS, SUITE
 from nestling.analysis.suites.suite import Check, failures
 from nestling.analysis.validate import REFERENCE
 from nestling.workloads.errors import InputError
@@ -27,11 +27,30 @@ def test_dram_energy_reproduces_figure_10_to_its_digits(checks: list[Check]) -> 
     assert all(abs(c.found - c.expected) <= 0.0051 for c in dram)
 
 
-def test_what_misses_ten_percent_is_explained_in_the_title(checks: list[Check]) -> None:
-    late = [c for c in checks if c.quantity == "latency" and c.error > 0.1]
-    assert [c.row for c in late] == ["conv2 chip"]
-    assert "conv2" in SUITE.title
+def test_what_is_not_modelled_is_in_the_title(checks: list[Check]) -> None:
     assert all(c.found < c.expected for c in checks if c.quantity == "power")  # no clock network in the model
+    off = [c.found / c.expected - 1 for c in checks if c.quantity == "latency"]
+    assert (round(100 * min(off)), round(100 * max(off))) == (-9, 1)
+    assert "9 % below to 1 % above" in SUITE.title
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_the_chips_mapping_fits_the_chip(name: str) -> None:
+    """What the recalled mapping table says agrees with sizes that were seen: scratchpads, PEs in use, buffer."""
+    half, halves = HALVES[name]
+    mapping, one = MAPPINGS[name], MAPPINGS[name].one
+    assert one.filters_per_pe <= 24
+    assert one.channels_per_pe * half.S <= 12
+    assert 224 / 2 < one.filters_per_pe * one.channels_per_pe * half.S <= 224  # one pass's weights, not two
+    assert half.K * halves % one.filters == 0
+    assert half.C % one.channels == 0
+    active = {"conv1": 154, "conv2": 135, "conv3": 156, "conv4": 156, "conv5": 156}
+    sets = one.filter_sets * one.channel_sets
+    assert sets * half.R * one.out_rows == active[name] <= 12 * 14
+    high = (one.out_rows - 1) * half.stride + half.R
+    wide = (half.F - 1) * half.stride + half.S
+    words = mapping.images * (mapping.kept_filters * one.out_rows * half.F + one.channels * high * wide)
+    assert 0.87 * 51200 < words <= 51200
 
 
 def test_bad_tables(tmp_path: Path) -> None:

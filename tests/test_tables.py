@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nestling.accel.energy import COMPONENTS
+from nestling.accel.energy import BOOKKEEPING, COMPONENTS
 from nestling.analysis.study import Study, design_labels
 from nestling.analysis.tables import GROUPS, SPLIT_PARTS, layer_table, level_table, terminal_table, tidy, to_json
 from nestling.analysis.units import byte_scale, number, percent, si_scale
@@ -85,7 +85,7 @@ def test_tidy_sums_to_every_layer(case: Study) -> None:
 def test_tidy_prices_every_action_but_bookkeeping(case: Study) -> None:
     table = tidy(case)
     free = set(table[table.component == ""].action)
-    assert free == {"mac_dense", "mac_effectual", "mac_skipped", "pe_slots"}
+    assert free == BOOKKEEPING
     assert set(table.component) == {*COMPONENTS, "time", ""}
 
 

@@ -22,11 +22,9 @@ ARRAYS: dict[str, ArrayKind] = {
     "eyeriss": ArrayKind(eyeriss.EyerissArray, eyeriss.plans),
     "eyeriss_v2": ArrayKind(eyeriss_v2.EyerissV2Array, eyeriss_v2.plans),
     "nm_lanes": ArrayKind(nm_lanes.NMLanesArray, nm_lanes.plans, memories=("banks",)),
-    "pragmatic": ArrayKind(
-        pragmatic.PragmaticArray, pragmatic.plans, unpriced="adder trees, shifters' second stage and accumulators"
-    ),
+    "pragmatic": ArrayKind(pragmatic.PragmaticArray, pragmatic.plans),
     "scnn": ArrayKind(scnn.SCNNArray, scnn.plans, memories=("input_rams", "weight_fifos", "accumulators")),
-    "sigma": ArrayKind(sigma.SigmaArray, sigma.plans, unpriced="reduction network and accumulators"),
+    "sigma": ArrayKind(sigma.SigmaArray, sigma.plans),
     "systolic": ArrayKind(systolic.SystolicArray, systolic.plans),
     "tensor_core": ArrayKind(tensor_core.TensorCoreArray, tensor_core.plans),
 }

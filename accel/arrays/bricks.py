@@ -20,7 +20,8 @@ from ...workloads.layers import Gemm
 from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
 from ..mapping import Capacity, choose_tiling
 from .count_kernel import group_steps
-from .operands import ConvView
+from .operands import ConvView, kept_levels
+from .plan import dense_share
 
 if TYPE_CHECKING:
     from ..design import Design
@@ -93,11 +94,8 @@ class Bricks:
         """Non-zero weights per (level, group, row block, k tile); a dynamic second operand counts as dense."""
         gemm = trace.layer.gemm
         assert gemm is not None
-        if trace.keep is None:
-            dense = self.dense(gemm, block_n)
-            return np.broadcast_to(dense, (trace.levels, *dense.shape))
         _, per_brick = group_steps(
-            trace.keep,
+            kept_levels(trace),
             groups=gemm.b,
             levels=trace.levels,
             block_n=block_n,
@@ -109,8 +107,7 @@ class Bricks:
 
     def dense(self, gemm: Gemm, block_n: int) -> Int64Array:
         """Weights per (group, row block, k tile), zeros included."""
-        rows = np.minimum(block_n, gemm.n - np.arange(0, gemm.n, block_n))
-        return np.broadcast_to(np.outer(rows, self.depth()), (gemm.b, rows.size, self.starts.size)).astype(np.int64)
+        return dense_share(gemm, n=block_n, depth=self.depth())
 
 
 def brick_layout(view: ConvView, *, lanes: int, filters: int) -> Bricks:
@@ -126,19 +123,6 @@ def brick_layout(view: ConvView, *, lanes: int, filters: int) -> Bricks:
         groups=view.groups,
         groups_per_set=together,
     )
-
-
-def brick_nest(
-    trace: LayerTrace, bricks: Bricks, *, n: int, m: int, weight_bytes: int, share: Int64Array
-) -> WindowNest:
-    """The nest of row blocks of ``n`` filters, column blocks of ``m`` windows and k tiles of bricks.
-
-    ``share``: (group, row block, k tile), by which ``weight_bytes`` are split among the tiles.
-    """
-    gemm = trace.layer.gemm
-    assert gemm is not None
-    blocking = Blocking(n=n, m=m, k=int(bricks.depth().max()))
-    return WindowNest(trace.layer, gemm, blocking, split_bytes(weight_bytes, share), trace.activation_bits)
 
 
 def window_options(windows: int, most: int) -> list[int]:

@@ -21,15 +21,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ...traces.trace import LayerTrace
-from ..loopnest import Blocking, Int64Array, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
 from .bricks import WindowNest, dense_nest, least_traffic, window_options
 from .cambricon_x_kernel import filter_progress
-from .operands import require_zero_handling
-from .plan import LayerPlan
+from .operands import kept_levels, require_zero_handling
+from .plan import LayerPlan, level_order
 
 if TYPE_CHECKING:
     from ..design import Design
@@ -83,18 +82,15 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     assert isinstance(array, CambriconXArray)
     assert gemm is not None
     require_zero_handling(design, weights=(ZeroHandling.SKIP,), inputs=(ZeroHandling.NONE, ZeroHandling.GATE))
-    keep = trace.keep
-    if keep is None:  # two activations multiplied: the second operand is treated as dense
-        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
-    capacity = design.capacity()
+    keep = kept_levels(trace)
     blocking = tile_blocking(trace, design)
     cycles, nonzeros = window_cycles(keep, groups=gemm.b, levels=trace.levels, block_k=blocking.k, array=array)
     for level in levels:
-        stored = split_bytes(trace.bytes(design.weight_format, level), nonzeros[level])
-        nest = WindowNest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-        order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.accumulator_bits))
-        work = _Work(cycles[level], nonzeros[level])
-        yield _plan(order, work, array, trace=trace, level=level)
+        order = level_order(
+            trace, blocking, nonzeros[level],
+            level=level, design=design, sum_bits=array.accumulator_bits, nest_type=WindowNest,
+        )  # fmt: skip
+        yield _plan(order, _Work(cycles[level], nonzeros[level]), array, trace=trace, level=level)
 
 
 def tile_blocking(trace: LayerTrace, design: Design) -> Blocking:
@@ -124,28 +120,12 @@ def tile_blocking(trace: LayerTrace, design: Design) -> Blocking:
 
 
 def _plan(order: TileOrder, work: _Work, array: CambriconXArray, *, trace: LayerTrace, level: int) -> LayerPlan:
-    where, gemm = (order.group, order.row, order.k_tile), order.nest.gemm
-    columns = order.nest.columns_used()[order.column]
-    steps = work.steps[where] * columns
-    tiles = build_table(
-        order,
-        load_beats=np.zeros_like(order.row),
-        steps=steps,
-        drain_words=np.zeros_like(order.row),
-        actions=_actions(order, array, nonzeros=work.nonzeros[where]),
-        output_bits=trace.activation_bits,
-    )
-    return LayerPlan(
-        level=level,
-        tiles=tiles,
-        timing=ArrayTiming(latency=array.pipeline_stages - 1),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(order.nest),
-        mac_dense=gemm.macs,
-        mac_skipped=gemm.macs - trace.macs(level) // trace.layer.repeat,
-        mac_weight_zero_issued=0,
-        pe_slots=int(steps.sum()) * array.pes * array.multipliers,
-    )
+    where = (order.group, order.row, order.k_tile)
+    steps = work.steps[where] * order.nest.columns_used()[order.column]
+    actions = _actions(order, array, nonzeros=work.nonzeros[where])
+    tiles = build_table(order, steps=steps, actions=actions, output_bits=trace.activation_bits)
+    timing = ArrayTiming(latency=array.pipeline_stages - 1)
+    return LayerPlan.of(order, tiles, level=level, multipliers=array.pes * array.multipliers, timing=timing)
 
 
 def _actions(order: TileOrder, array: CambriconXArray, *, nonzeros: Int64Array) -> dict[str, Int64Array]:

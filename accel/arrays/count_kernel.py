@@ -58,8 +58,8 @@ def _group_steps(keep, groups, levels, block_n, taps, channels, group, lanes):
     return steps, nonzeros
 
 
-_count_blocks_compiled = njit(cache=True)(_count_blocks)
-_group_steps_compiled = njit(cache=True)(_group_steps)
+_count_blocks_compiled = njit(cache=True, nogil=True)(_count_blocks)
+_group_steps_compiled = njit(cache=True, nogil=True)(_group_steps)
 
 
 def count_blocks(keep: NDArray[np.uint8], *, groups: int, levels: int, block_n: int, block_k: int) -> NDArray[np.int64]:

@@ -20,13 +20,20 @@ from pydantic import Field
 
 from ...traces.trace import LayerTrace
 from ..loopnest import Blocking, Int64Array, ceil_div
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
-from .bricks import Bricks, brick_layout, brick_nest, dense_nest, least_traffic, weight_reads, window_options
+from .bricks import (
+    Bricks,
+    WindowNest,
+    brick_layout,
+    dense_nest,
+    least_traffic,
+    weight_reads,
+    window_options,
+)
 from .operands import ConvView, conv_view, require_zero_handling
-from .plan import LayerPlan
+from .plan import LayerPlan, level_order
 
 if TYPE_CHECKING:
     from ..design import Design
@@ -71,32 +78,18 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     bricks, windows = _tiles(trace, bricks, design)
     nonzeros = bricks.nonzeros(trace, array.filters)
     dense = bricks.dense(gemm, array.filters)
-    capacity = design.capacity()
+    blocking = Blocking(n=array.filters, m=windows, k=int(bricks.depth().max()))
     for level in levels:
-        share = dense if design.weight_format == "dense" else nonzeros[level]
-        stored = trace.bytes(design.weight_format, level)
-        nest = brick_nest(trace, bricks, n=array.filters, m=windows, weight_bytes=stored, share=share)
-        order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.accumulator_bits))
-        steps = nest.columns_used()[order.column] * bricks.bricks()[order.k_tile] * bricks.closes_set()[order.group]
-        tiles = build_table(
-            order,
-            load_beats=np.zeros_like(order.row),
-            steps=steps,
-            drain_words=np.zeros_like(order.row),
-            actions=_actions(order, design, bricks=bricks, nonzeros=nonzeros[level], steps=steps),
-            output_bits=trace.activation_bits,
-        )
-        yield LayerPlan(
-            level=level,
-            tiles=tiles,
-            timing=ArrayTiming(latency=array.pipeline_stages - 1),
-            tiling=order.tiling,
-            compulsory_bytes=compulsory_bytes(nest),
-            mac_dense=gemm.macs,
-            mac_skipped=0,
-            mac_weight_zero_issued=gemm.macs - trace.macs(level) // trace.layer.repeat,
-            pe_slots=int(steps.sum()) * array.multipliers,
-        )
+        order = level_order(
+            trace, blocking, dense if design.weight_format == "dense" else nonzeros[level],
+            level=level, design=design, sum_bits=array.accumulator_bits, nest_type=WindowNest,
+        )  # fmt: skip
+        steps = order.nest.columns_used()[order.column] * bricks.bricks()[order.k_tile]
+        steps = steps * bricks.closes_set()[order.group]
+        actions = _actions(order, design, bricks=bricks, nonzeros=nonzeros[level], steps=steps)
+        tiles = build_table(order, steps=steps, actions=actions, output_bits=trace.activation_bits)
+        timing = ArrayTiming(latency=array.pipeline_stages - 1)
+        yield LayerPlan.of(order, tiles, level=level, multipliers=array.multipliers, timing=timing)
 
 
 def deepest_tiles(trace: LayerTrace, bricks: Bricks, *, filters: int, windows: int, design: Design) -> Bricks:

@@ -24,14 +24,12 @@ from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
-from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, block_sizes, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
-from ..tiles import ArrayTiming
 from .count_kernel import count_blocks
-from .operands import require_zero_handling
-from .plan import LayerPlan
+from .operands import kept_levels, require_zero_handling
+from .plan import LayerPlan, level_order
 from .windows import count_positions, window_pattern
 
 if TYPE_CHECKING:
@@ -210,16 +208,12 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
         m=array.tile_columns * array.partitions_wide,
         k=min(array.reduction_tile, gemm.k),
     )
-    capacity = design.capacity()
     inputs = count_positions(window_pattern(trace), array.tile_columns)
     weights = _weight_counts(trace, array)
     for level in levels:
         work = _block_work(weights[level], inputs, array)
         per_tile = _sum_blocks(weights[level], array)
-        stored = split_bytes(trace.bytes(design.weight_format, level), per_tile)
-        nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-        tiling = choose_tiling(nest, capacity, output_bits=array.accumulator_bits)
-        order = order_tiles(nest, tiling)
+        order = level_order(trace, blocking, per_tile, level=level, design=design, sum_bits=array.accumulator_bits)
         yield _plan(order, work, array, trace=trace, level=level, counts=(per_tile, _input_tiles(inputs, array)))
 
 
@@ -227,10 +221,7 @@ def _weight_counts(trace: LayerTrace, array: DualSideArray) -> NDArray[np.int64]
     """Non-zero weights of every row tile at every reduction index, (levels, b, row tiles, k)."""
     gemm = trace.layer.gemm
     assert gemm is not None
-    keep = trace.keep
-    if keep is None:  # two activations multiplied: the second operand is treated as dense
-        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
-    return count_blocks(keep, groups=gemm.b, levels=trace.levels, block_n=array.tile_rows, block_k=1)
+    return count_blocks(kept_levels(trace), groups=gemm.b, levels=trace.levels, block_n=array.tile_rows, block_k=1)
 
 
 def _sum_blocks(weights: Int64Array, array: DualSideArray) -> Int64Array:
@@ -257,31 +248,12 @@ def _plan(
     counts: tuple[Int64Array, Int64Array],
 ) -> LayerPlan:
     """``counts``: non-zero weights per (b, row block, k tile) and non-zero inputs per (b, column block, k tile)."""
-    nest, gemm = order.nest, order.nest.gemm
-    where = (order.group, order.row, order.column, order.k_tile)
     actions = _actions(order, work, array, counts=counts)
     fetched = actions["weight_buffer_read_bytes"] + actions["input_buffer_read_bytes"]
-    steps = np.maximum(work.cycles[where], -(-fetched // array.smem_bytes_per_cycle))
-    effectual = work.effectual[where]
-    tiles = build_table(
-        order,
-        load_beats=np.zeros_like(order.row),
-        steps=steps,
-        drain_words=np.zeros_like(order.row),
-        actions=actions,
-        output_bits=trace.activation_bits,
-    )
-    return LayerPlan(
-        level=level,
-        tiles=tiles,
-        timing=ArrayTiming(),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(nest),
-        mac_dense=gemm.macs,
-        mac_skipped=gemm.macs - int(effectual.sum()),
-        mac_weight_zero_issued=0,
-        pe_slots=int(steps.sum()) * array.macs,
-    )
+    cycles = work.cycles[order.group, order.row, order.column, order.k_tile]
+    steps = np.maximum(cycles, -(-fetched // array.smem_bytes_per_cycle))
+    tiles = build_table(order, steps=steps, actions=actions, output_bits=trace.activation_bits)
+    return LayerPlan.of(order, tiles, level=level, multipliers=array.macs)
 
 
 def _actions(

@@ -5,10 +5,11 @@ slides ``e`` output rows of an input over them. The channel loop runs inside, so
 and every pass loads its filters anew:
 
     cycles of a pass = images * S * F * p * q            each PE, one MAC per cycle
-                     + filter words / bus words          the scratchpads are not double buffered
-                     + first window of every input row   before the first MAC, over a narrower bus
+                     + max(filter words / filter bus,    before the first MAC; the two buses work side by side
+                           words of the first windows of all input rows / input bus)
 
-That the two loads are not hidden, and how many images a pass takes, are assumptions of this model (suite `eyeriss`).
+The loads cannot hide behind the pass before: the scratchpads (224, 12 and 24 words) hold the weights and windows of one pass,
+not of two. What the chip hides beyond that, between the images of a pass and in DRAM traffic, is taken as hidden.
 
 A zero input holds the multiplier, the weight scratchpad and the partial-sum scratchpad still; cycles do not change. Inputs
 lie in DRAM as pairs of a run of zeros and a value, outputs are counted uncompressed (their zeros are not in the trace).
@@ -21,19 +22,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
-from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, block_sizes, ceil_div, split_bytes
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
-from ..tiles import ArrayTiming
 from .count_kernel import count_blocks
-from .operands import conv_view, require_zero_handling
-from .plan import LayerPlan
+from .operands import conv_view, kept_levels, require_zero_handling
+from .plan import LayerPlan, dense_share, level_order
 from .row_stationary import ConvShape, place
 
 if TYPE_CHECKING:
@@ -91,11 +89,11 @@ def pass_shape(
 ) -> PassShape:
     """The largest pass that the scratchpads hold.
 
-    A kernel row longer than the input scratchpad is folded. ``weight_words``, ``sum_words``: what the global buffer can
+    ``weight_words``, ``sum_words``: what the global buffer can
     take of a pass's filters, partial sums and inputs (None = no limit); copies of the PE set are given up first.
     """
     placed = place(shape, rows=array.rows, columns=array.columns)
-    taps = ceil_div(shape.S, ceil_div(shape.S, array.input_spad))
+    taps = _row_taps(array, shape)
     channels = max(1, min(shape.C, array.input_spad // taps))
     filters = max(1, min(shape.K, array.psum_spad, array.weight_spad // (channels * taps)))
     sets = placed.copies_high * placed.copies_wide
@@ -159,21 +157,10 @@ def compute_cycles(
 def load_cycles(
     array: EyerissArray, shape: ConvShape, *, filters: Int64Array, channels: Int64Array, rows: Int64Array
 ) -> Int64Array:
-    """Cycles before the first MAC of a pass: its filters, then the first S words of every input row it reads."""
+    """Cycles before the first MAC of a pass: its filters on one bus, the first S words of its input rows on another."""
     filter_words = filters * channels * (shape.R * shape.S)
     window_words = ((rows - 1) * shape.stride + shape.R) * shape.S * channels
-    return np.asarray(-(-filter_words // array.filter_bus) + -(-window_words // array.input_bus))
-
-
-def images_per_pass(shape: ConvShape, one: PassShape, *, buffer_words: int) -> int:
-    """Images that a pass works on in turn: the buffer holds their inputs twice (double buffering) and partial sums once."""
-    wide = (shape.F - 1) * shape.stride + shape.S
-    inputs = one.channels * ((one.out_rows - 1) * shape.stride + shape.R) * wide
-    sums = one.filters * one.out_rows * shape.F
-    fitting = buffer_words // (2 * inputs + sums)
-    if fitting == 0:
-        raise InputError(f"convolution {shape} is too large for any tiling: a pass exceeds {buffer_words} buffer words")
-    return min(shape.images, fitting)
+    return np.asarray(np.maximum(-(-filter_words // array.filter_bus), -(-window_words // array.input_bus)))
 
 
 @dataclass(frozen=True)
@@ -184,20 +171,38 @@ class ChipRun:
     total: int
 
 
-def chip_run(array: EyerissArray, shape: ConvShape, *, buffer_words: int) -> ChipRun:
-    """Cycles of all passes of a convolution over ``shape.images`` inputs, DRAM traffic hidden."""
-    one = pass_shape(array, shape)
-    images = block_sizes(shape.images, images_per_pass(shape, one, buffer_words=buffer_words))
+def chip_run(array: EyerissArray, shape: ConvShape, one: PassShape, *, images: int) -> ChipRun:
+    """Cycles of all passes of a convolution over ``shape.images`` inputs, ``images`` of them per pass, DRAM traffic hidden.
+
+    Raises
+    ------
+    InputError
+        if a pass does not fit the scratchpads.
+    """
+    taps = _row_taps(array, shape)
+    held = {
+        "input_spad": one.channels_per_pe * taps,
+        "weight_spad": one.filters_per_pe * one.channels_per_pe * taps,
+        "psum_spad": one.filters_per_pe,
+    }
+    for name, words in held.items():
+        if words > getattr(array, name):
+            raise InputError(f"a pass needs {words} words of {name} in every PE, which holds {getattr(array, name)}")
     grid = np.meshgrid(
         block_sizes(shape.K, one.filters),
         block_sizes(shape.C, one.channels),
         block_sizes(shape.E, one.out_rows),
-        images,
+        block_sizes(shape.images, images),
     )
     filters, channels, rows, together = (axis.reshape(-1) for axis in grid)
     compute = int(compute_cycles(shape, one, filters=filters, channels=channels, images=together).sum())
     loads = load_cycles(array, shape, filters=filters, channels=channels, rows=rows)
     return ChipRun(compute, compute + int(loads.sum()))
+
+
+def _row_taps(array: EyerissArray, shape: ConvShape) -> int:
+    """Taps of a kernel row a PE takes at a time: a row longer than the input scratchpad is folded."""
+    return ceil_div(shape.S, ceil_div(shape.S, array.input_spad))
 
 
 def run_length_bits(density: float, *, value_bits: int, run_bits: int) -> int:
@@ -231,13 +236,15 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     inputs = design.buffers.inputs.bytes // 2 * _BYTE_BITS // bits
     one = pass_shape(array, shape, weight_words=words, sum_words=sums, input_words=inputs)
     blocking = Blocking(n=one.filters, m=one.out_rows * shape.F, k=min(gemm.k, one.channels * shape.R * shape.S))
-    capacity = design.capacity()
-    nonzeros = _nonzeros(trace, blocking)
+    nonzeros = count_blocks(
+        kept_levels(trace), groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=blocking.k
+    )
+    dense = dense_share(gemm, n=blocking.n, depth=block_sizes(gemm.k, blocking.k))
     for level in levels:
-        share = _dense(nonzeros.shape[1:], trace, blocking) if design.weight_format == "dense" else nonzeros[level]
-        stored = split_bytes(trace.bytes(design.weight_format, level), share)
-        nest = Nest(trace.layer, gemm, blocking, stored, bits)
-        order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.accumulator_bits))
+        order = level_order(
+            trace, blocking, dense if design.weight_format == "dense" else nonzeros[level],
+            level=level, design=design, sum_bits=array.accumulator_bits, input_bits=bits,
+        )  # fmt: skip
         yield _plan(order, array, one, trace=trace, level=level, nonzeros=nonzeros[level])
 
 
@@ -250,50 +257,17 @@ def conv_shape(trace: LayerTrace) -> ConvShape:
     )  # fmt: skip
 
 
-def _nonzeros(trace: LayerTrace, blocking: Blocking) -> NDArray[np.int64]:
-    """Non-zero weights per (level, b, row block, k tile); a dynamic second operand counts as dense."""
-    gemm = trace.layer.gemm
-    assert gemm is not None
-    if trace.keep is not None:
-        return count_blocks(trace.keep, groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=blocking.k)
-    shape = (trace.levels, gemm.b, ceil_div(gemm.n, blocking.n), ceil_div(gemm.k, blocking.k))
-    return np.broadcast_to(_dense(shape[1:], trace, blocking), shape)
-
-
-def _dense(shape: tuple[int, ...], trace: LayerTrace, blocking: Blocking) -> Int64Array:
-    gemm = trace.layer.gemm
-    assert gemm is not None
-    weights = np.outer(block_sizes(gemm.n, blocking.n), block_sizes(gemm.k, blocking.k))
-    return np.broadcast_to(weights, shape).astype(np.int64)
-
-
 def _plan(
     order: TileOrder, array: EyerissArray, one: PassShape, *, trace: LayerTrace, level: int, nonzeros: Int64Array
 ) -> LayerPlan:
-    shape, gemm = conv_shape(trace), order.nest.gemm
+    shape = conv_shape(trace)
     filters, depth, columns = _sizes(order)
     channels, rows = depth // (shape.R * shape.S), -(-columns // shape.F)
     steps = compute_cycles(shape, one, filters=filters, channels=channels, images=np.ones_like(filters))
     steps = steps + load_cycles(array, shape, filters=filters, channels=channels, rows=rows)
-    tiles = build_table(
-        order,
-        load_beats=np.zeros_like(order.row),
-        steps=steps,
-        drain_words=np.zeros_like(order.row),
-        actions=_actions(order, array, trace, nonzeros=nonzeros),
-        output_bits=trace.activation_bits,
-    )
-    return LayerPlan(
-        level=level,
-        tiles=tiles,
-        timing=ArrayTiming(),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(order.nest),
-        mac_dense=gemm.macs,
-        mac_skipped=0,
-        mac_weight_zero_issued=gemm.macs - trace.macs(level) // trace.layer.repeat,
-        pe_slots=int(steps.sum()) * array.rows * array.columns,
-    )
+    actions = _actions(order, array, trace, nonzeros=nonzeros)
+    tiles = build_table(order, steps=steps, actions=actions, output_bits=trace.activation_bits)
+    return LayerPlan.of(order, tiles, level=level, multipliers=array.rows * array.columns)
 
 
 def _sizes(order: TileOrder) -> tuple[Int64Array, Int64Array, Int64Array]:

@@ -22,15 +22,13 @@ from pydantic import Field
 
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
-from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, block_sizes, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
-from ..tiles import ArrayTiming
 from .count_kernel import count_blocks
 from .eyeriss_v2_kernel import pe_cycles
-from .operands import require_zero_handling
-from .plan import LayerPlan
+from .operands import kept_levels, require_zero_handling
+from .plan import LayerPlan, level_order
 from .windows import count_positions, window_pattern
 
 if TYPE_CHECKING:
@@ -129,7 +127,6 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
         m=array.clusters * array.positions_per_cluster,
         k=min(array.reduction_tile, gemm.k),
     )
-    capacity = design.capacity()
     pattern = window_pattern(trace)
     in_block = count_positions(pattern, blocking.m)
     starts = np.arange(0, gemm.k, blocking.k)
@@ -142,11 +139,10 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
             pes=array.pes_per_cluster, depth=blocking.k, positions=array.positions_per_cluster,
             clusters=array.clusters, macs=array.macs_per_pe, per_pixel=array.barrier == "pixel",
         )  # fmt: skip
-        stored = split_bytes(trace.bytes(design.weight_format, level), per_block[level])
-        nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-        tiling = choose_tiling(nest, capacity, output_bits=array.accumulator_bits)
-        work = _Work(cycles, products, per_block[level], inputs)
-        yield _plan(order_tiles(nest, tiling), work, array, trace=trace, level=level)
+        order = level_order(
+            trace, blocking, per_block[level], level=level, design=design, sum_bits=array.accumulator_bits
+        )
+        yield _plan(order, _Work(cycles, products, per_block[level], inputs), array, trace=trace, level=level)
 
 
 def _weight_counts(
@@ -155,11 +151,8 @@ def _weight_counts(
     """Non-zero weights per (level, b, k, virtual PE) and per (level, b, row block, k tile)."""
     gemm = trace.layer.gemm
     assert gemm is not None
-    keep = trace.keep
-    if keep is None:  # two activations multiplied: the second operand is treated as dense
-        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
     rows = array.rows_per_pe
-    counts = count_blocks(keep, groups=gemm.b, levels=trace.levels, block_n=rows, block_k=1)
+    counts = count_blocks(kept_levels(trace), groups=gemm.b, levels=trace.levels, block_n=rows, block_k=1)
     virtual = ceil_div(gemm.n, blocking.n) * array.pes_per_cluster
     padded = np.pad(counts, ((0, 0), (0, 0), (0, virtual - counts.shape[2]), (0, 0)))
     blocks = padded.reshape(*padded.shape[:2], -1, array.pes_per_cluster, gemm.k).sum(axis=3)
@@ -169,27 +162,10 @@ def _weight_counts(
 
 
 def _plan(order: TileOrder, work: _Work, array: EyerissV2Array, *, trace: LayerTrace, level: int) -> LayerPlan:
-    gemm, where = order.nest.gemm, (order.group, order.row, order.column, order.k_tile)
-    steps, products = work.cycles[where], work.products[where]
-    tiles = build_table(
-        order,
-        load_beats=np.zeros_like(order.row),
-        steps=steps,
-        drain_words=np.zeros_like(order.row),
-        actions=_actions(order, work, array, products=products),
-        output_bits=trace.activation_bits,
-    )
-    return LayerPlan(
-        level=level,
-        tiles=tiles,
-        timing=ArrayTiming(),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(order.nest),
-        mac_dense=gemm.macs,
-        mac_skipped=gemm.macs - int(products.sum()),
-        mac_weight_zero_issued=0,
-        pe_slots=int(steps.sum()) * array.macs,
-    )
+    where = (order.group, order.row, order.column, order.k_tile)
+    actions = _actions(order, work, array, products=work.products[where])
+    tiles = build_table(order, steps=work.cycles[where], actions=actions, output_bits=trace.activation_bits)
+    return LayerPlan.of(order, tiles, level=level, multipliers=array.macs)
 
 
 def _actions(order: TileOrder, work: _Work, array: EyerissV2Array, *, products: Int64Array) -> dict[str, Int64Array]:

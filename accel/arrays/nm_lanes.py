@@ -23,14 +23,13 @@ from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
 from ...workloads.layers import CONV_OPS
-from ..loopnest import Blocking, Int64Array, Nest, block_sizes, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, block_sizes, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
 from .count_kernel import group_steps
-from .operands import require_zero_handling
-from .plan import LayerPlan
+from .operands import kept_levels, require_zero_handling
+from .plan import LayerPlan, dense_share, level_order
 
 if TYPE_CHECKING:
     from ..design import Design
@@ -111,52 +110,36 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     steps, nonzeros = _steps(trace, array)
     groups = steps.shape[-1]
     blocking = Blocking(n=array.rows, m=array.columns, k=ceil_div(gemm.k * array.groups_per_tile, groups))
-    capacity = design.capacity()
     for level in levels:
         work = _gather(steps[level], nonzeros[level], array)
         share = _places(trace, array) if design.weight_format == "dense" else work.nonzeros
-        stored = split_bytes(trace.bytes(design.weight_format, level), share)
-        nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-        tiling = choose_tiling(nest, capacity, output_bits=array.activation_bits)
-        yield _plan(order_tiles(nest, tiling), work, array, trace=trace, level=level)
+        order = level_order(trace, blocking, share, level=level, design=design, sum_bits=array.activation_bits)
+        yield _plan(order, work, array, level=level)
 
 
-def _plan(order: TileOrder, work: _TileWork, array: NMLanesArray, *, trace: LayerTrace, level: int) -> LayerPlan:
+def _plan(order: TileOrder, work: _TileWork, array: NMLanesArray, *, level: int) -> LayerPlan:
     geometry = lane_geometry(array)
     where = (order.group, order.row, order.k_tile)
     beats = work.steps * geometry.weight_beats + work.groups * geometry.activation_beats + work.header_beats
-    steps = work.steps[where]
     tiles = build_table(
         order,
         load_beats=beats[where],
-        steps=steps,
+        steps=work.steps[where],
         drain_words=np.full_like(order.row, ceil_div(array.rows * array.columns, array.drain_width)),
         actions=_actions(order, work, array),
         output_bits=array.activation_bits,
     )
-    gemm = order.nest.gemm
-    return LayerPlan(
-        level=level,
-        tiles=tiles,
-        timing=ArrayTiming(step_interval=array.step_interval, latency=geometry.latency),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(order.nest),
-        mac_dense=gemm.macs,
-        mac_skipped=gemm.macs - trace.macs(level) // trace.layer.repeat,
-        mac_weight_zero_issued=0,
-        pe_slots=int(steps.sum()) * array.step_interval * array.rows * array.columns * array.lanes,
-    )
+    timing = ArrayTiming(step_interval=array.step_interval, latency=geometry.latency)
+    multipliers = array.rows * array.columns * array.lanes
+    return LayerPlan.of(order, tiles, level=level, multipliers=multipliers, timing=timing)
 
 
 def _steps(trace: LayerTrace, array: NMLanesArray) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Steps and non-zeros per (level, group b, row block, group of the reduction)."""
     gemm = trace.layer.gemm
     assert gemm is not None
-    keep = trace.keep
-    if keep is None:  # two activations multiplied: the second operand is treated as dense
-        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
     steps, nonzeros = group_steps(
-        keep,
+        kept_levels(trace),
         groups=gemm.b,
         levels=trace.levels,
         block_n=array.rows,
@@ -176,8 +159,7 @@ def _places(trace: LayerTrace, array: NMLanesArray) -> Int64Array:
     assert gemm is not None
     sizes = np.tile(block_sizes(gemm.k // taps, array.group), taps)
     by_tile = np.add.reduceat(sizes, np.arange(0, sizes.size, array.groups_per_tile))
-    plane = np.outer(block_sizes(gemm.n, array.rows), by_tile)
-    return np.broadcast_to(plane, (gemm.b, *plane.shape)).astype(np.int64)
+    return dense_share(gemm, n=array.rows, depth=by_tile)
 
 
 def _taps(trace: LayerTrace) -> int:

@@ -115,6 +115,15 @@ def input_codes(trace: LayerTrace) -> NDArray[np.int32]:
     return np.asarray(np.clip(np.rint(magnitude), 1, peak) * pattern, dtype=np.int32)
 
 
+def kept_levels(trace: LayerTrace) -> NDArray[np.uint8]:
+    """The keep map, uint8 (b*n, k); the second operand of a product of two activations counts as dense."""
+    gemm = trace.layer.gemm
+    assert gemm is not None
+    if trace.keep is None:
+        return np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
+    return trace.keep
+
+
 def both_nonzero(trace: LayerTrace, level: int, tap_nonzeros: NDArray[np.int64]) -> int:
     """Multiply-accumulates of one run whose weight and input are both non-zero.
 

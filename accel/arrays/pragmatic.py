@@ -26,15 +26,14 @@ from pydantic import Field
 
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
-from ..loopnest import Int64Array, ceil_div
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
-from .bricks import Bricks, brick_layout, brick_nest, weight_reads
+from .bricks import Bricks, WindowNest, brick_layout, weight_reads
 from .diannao import deepest_tiles
 from .operands import ConvView, both_nonzero, conv_view, input_codes, require_zero_handling, tap_nonzeros
-from .plan import LayerPlan
+from .plan import LayerPlan, level_order
 from .pragmatic_kernel import brick_rounds, staggered_finish, window_finish
 
 if TYPE_CHECKING:
@@ -191,30 +190,23 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     work = pragmatic_work(view, codes, array, bricks=bricks)
     weights = bricks.nonzeros(trace, array.filters)
     taps = tap_nonzeros(codes != 0, view)
-    capacity = design.capacity()
+    issued = int(taps.sum()) * gemm.n
+    blocking = Blocking(n=array.filters, m=array.columns, k=int(bricks.depth().max()))
     for level in levels:
         share = bricks.dense(gemm, array.filters) if design.weight_format == "dense" else weights[level]
-        stored = trace.bytes(design.weight_format, level)
-        nest = brick_nest(trace, bricks, n=array.filters, m=array.columns, weight_bytes=stored, share=share)
-        order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.accumulator_bits))
-        issued = int(taps.sum()) * gemm.n
-        yield LayerPlan(
+        order = level_order(
+            trace, blocking, share,
+            level=level, design=design, sum_bits=array.accumulator_bits, nest_type=WindowNest,
+        )  # fmt: skip
+        actions = _actions(order, work, bricks=bricks, weights=weights[level], design=design)
+        yield LayerPlan.of(
+            order,
+            build_table(order, steps=_steps(order, work, bricks), actions=actions, output_bits=trace.activation_bits),
             level=level,
-            tiles=build_table(
-                order,
-                load_beats=np.zeros_like(order.row),
-                steps=_steps(order, work, bricks),
-                drain_words=np.zeros_like(order.row),
-                actions=_actions(order, work, bricks=bricks, weights=weights[level], design=design),
-                output_bits=trace.activation_bits,
-            ),
+            multipliers=array.serial_lanes,
             timing=ArrayTiming(latency=array.pipeline_stages - 1),
-            tiling=order.tiling,
-            compulsory_bytes=compulsory_bytes(nest),
-            mac_dense=gemm.macs,
-            mac_skipped=gemm.macs - issued,
-            mac_weight_zero_issued=issued - both_nonzero(trace, level, taps),
-            pe_slots=work.cycles * array.serial_lanes,
+            weight_zero_issued=issued - both_nonzero(trace, level, taps),
+            slots_used=int(actions["terms"].sum()),
         )
 
 
@@ -233,7 +225,8 @@ def _steps(order: TileOrder, work: PragmaticWork, bricks: Bricks) -> Int64Array:
 def _actions(
     order: TileOrder, work: PragmaticWork, *, bricks: Bricks, weights: Int64Array, design: Design
 ) -> dict[str, Int64Array]:
-    """Action counts per tile. A step reads the weights of all its filters once, for all windows."""
+    """Action counts per tile. A step reads the weights of all its filters once, for all windows. In every cycle each PE with
+    a filter and a window shifts its adder tree's sum and accumulates it (an upper bound: a column that waits does not)."""
     array, nest = design.array, order.nest
     assert isinstance(array, PragmaticArray)
     rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
@@ -242,13 +235,16 @@ def _actions(
     spill_bytes, finished_bytes = ceil_div(array.accumulator_bits, 8), ceil_div(array.activation_bits, 8)
     busy_filters = -(-rows // array.rows) * array.rows
     terms = _at_set(work.terms, order, bricks) * rows
+    filters = rows * (order.group % bricks.groups_per_set + 1)  # where a set closes: of all its groups
+    sums = _steps(order, work, bricks) * filters * columns
     return {
         "mac_weight_nonzero": weights[order.group, order.row, order.k_tile] * columns,
         "mac_issued": _at_set(work.nonzeros, order, bricks) * rows,
         "terms": terms,
+        "accumulations": sums,
         weight_reads(design): -(-steps * busy_filters * array.lanes * array.weight_bits // 8),
         "input_buffer_read_bytes": -(-steps * columns * array.lanes * array.activation_bits // 8),
         "output_buffer_write_bytes": outputs * np.where(order.closes, finished_bytes, spill_bytes),
         "output_buffer_read_bytes": outputs * np.where(order.k_tile > 0, spill_bytes, 0),
-        "register_bytes": -(-terms * 2 * array.weight_bits // 8),
+        "register_bytes": -(-2 * (terms * array.weight_bits + sums * array.accumulator_bits) // 8),
     }

@@ -28,13 +28,11 @@ from pydantic import Field, model_validator
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ...workloads.layers import CONV_OPS
-from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
-from ..tiles import ArrayTiming
-from .operands import ConvView, conv_view, input_pattern, require_zero_handling
-from .plan import LayerPlan
+from .operands import ConvView, conv_view, input_pattern, kept_levels, require_zero_handling
+from .plan import LayerPlan, level_order
 from .scnn_kernel import COUNTS, channel_counts
 
 if TYPE_CHECKING:
@@ -193,9 +191,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     assert isinstance(array, SCNNArray)
     assert gemm is not None
     require_zero_handling(design, weights=(ZeroHandling.SKIP,), inputs=(ZeroHandling.SKIP,))
-    view, keep = conv_view(trace.layer), trace.keep
-    if keep is None:  # two activations multiplied: the second operand is treated as dense
-        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
+    view, keep = conv_view(trace.layer), kept_levels(trace)
     pattern = input_pattern(trace)
     if trace.layer.op not in CONV_OPS:
         view, pattern, keep = fold(view, pattern, keep)
@@ -215,30 +211,11 @@ def _plan(work: SCNNWork, outputs: int, *, trace: LayerTrace, level: int, design
     steps[:, :, -1] += work.halo_cycles.reshape(grid[:2])
     # Every input is fetched once per pass, whatever the kernel: one operand per position, hence k = 1.
     blocking = Blocking(n=outputs, m=gemm.m, k=1)
-    stored = split_bytes(trace.bytes(design.weight_format, level), tiles["weights"])
-    nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-    capacity = design.capacity()
-    order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.activation_bits))
+    order = level_order(trace, blocking, tiles["weights"], level=level, design=design, sum_bits=array.activation_bits)
     where = (order.group, order.row, order.k_tile)
-    table = build_table(
-        order,
-        load_beats=np.zeros_like(order.row),
-        steps=steps[where],
-        drain_words=np.zeros_like(order.row),
-        actions=_actions(order, {name: count[where] for name, count in tiles.items()}, work, array),
-        output_bits=trace.activation_bits,
-    )
-    return LayerPlan(
-        level=level,
-        tiles=table,
-        timing=ArrayTiming(),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(nest),
-        mac_dense=gemm.macs,
-        mac_skipped=gemm.macs - int(tiles["products"].sum()),
-        mac_weight_zero_issued=0,
-        pe_slots=int(steps.sum()) * array.multipliers,
-    )
+    actions = _actions(order, {name: count[where] for name, count in tiles.items()}, work, array)
+    table = build_table(order, steps=steps[where], actions=actions, output_bits=trace.activation_bits)
+    return LayerPlan.of(order, table, level=level, multipliers=array.multipliers)
 
 
 def _actions(order: TileOrder, count: dict[str, Int64Array], work: SCNNWork, array: SCNNArray) -> dict[str, Int64Array]:

@@ -26,13 +26,11 @@ from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
-from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, ZeroHandling
-from ..tiles import ArrayTiming
-from .operands import require_zero_handling
-from .plan import LayerPlan
+from .operands import kept_levels, require_zero_handling
+from .plan import LayerPlan, level_order
 from .sigma_kernel import COSTS, tile_costs
 from .sigma_run import check_array
 
@@ -80,11 +78,7 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     assert isinstance(array, SigmaArray)
     assert gemm is not None
     require_zero_handling(design, weights=(ZeroHandling.SKIP,), inputs=(ZeroHandling.NONE, ZeroHandling.GATE))
-    keep = trace.keep
-    if keep is None:  # two activations multiplied: the second operand counts as dense
-        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
-    keep = keep.reshape(gemm.b, gemm.n, gemm.k)
-    capacity = design.capacity()
+    keep = kept_levels(trace).reshape(gemm.b, gemm.n, gemm.k)
     for level in levels:
         blocking = tile_blocking(trace, design, keep, level=level)
         costs = _Costs(
@@ -98,35 +92,18 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
                 lines=array.reduction_width,
             )
         )
-        stored = split_bytes(trace.bytes(design.weight_format, level), costs["nonzeros"])
-        nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-        order = order_tiles(nest, choose_tiling(nest, capacity, output_bits=array.accumulator_bits))
+        order = level_order(
+            trace, blocking, costs["nonzeros"], level=level, design=design, sum_bits=array.accumulator_bits
+        )
         yield _plan(order, costs, array, trace=trace, level=level)
 
 
 def _plan(order: TileOrder, costs: _Costs, array: SigmaArray, *, trace: LayerTrace, level: int) -> LayerPlan:
     where, columns = (order.group, order.row, order.k_tile), order.nest.columns_used()[order.column]
     steps = costs["fixed_cycles"][where] + columns * costs["cycles_per_position"][where]
-    tiles = build_table(
-        order,
-        load_beats=np.zeros_like(order.row),
-        steps=steps,
-        drain_words=np.zeros_like(order.row),
-        actions=_actions(order, costs, array),
-        output_bits=trace.activation_bits,
-    )
-    gemm = order.nest.gemm
-    return LayerPlan(
-        level=level,
-        tiles=tiles,
-        timing=ArrayTiming(),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(order.nest),
-        mac_dense=gemm.macs,
-        mac_skipped=gemm.macs - int(tiles.actions["mac_issued"].sum()),
-        mac_weight_zero_issued=0,
-        pe_slots=int(steps.sum()) * array.multipliers,
-    )
+    actions = _actions(order, costs, array)
+    tiles = build_table(order, steps=steps, actions=actions, output_bits=trace.activation_bits)
+    return LayerPlan.of(order, tiles, level=level, multipliers=array.multipliers)
 
 
 def tile_blocking(trace: LayerTrace, design: Design, keep: NDArray[np.uint8], *, level: int) -> Blocking:
@@ -153,7 +130,8 @@ def tile_blocking(trace: LayerTrace, design: Design, keep: NDArray[np.uint8], *,
 
 def _actions(order: TileOrder, costs: _Costs, array: SigmaArray) -> dict[str, Int64Array]:
     """Action counts per tile. The weight buffer holds a bitmap beside the values; a finished output is written once, every
-    other result as a partial sum."""
+    other result as a partial sum. The reduction tree adds all products and returning sums of a cluster up to its results; the
+    energy of a MAC holds the addition, its sum is written to a register and read once."""
     nest, where = order.nest, (order.group, order.row, order.k_tile)
     rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
     nonzeros, block = costs["nonzeros"][where], nest.blocking.k
@@ -161,7 +139,8 @@ def _actions(order: TileOrder, costs: _Costs, array: SigmaArray) -> dict[str, In
     sum_bytes, stored_bytes = ceil_div(array.accumulator_bits, 8), ceil_div(array.activation_bits, 8)
     finished = np.where(order.closes, rows, 0)
     partial = np.maximum(costs["results"][where] - finished, 0)
-    operand_bits = 2 * (array.weight_bits + array.activation_bits)
+    added = np.maximum(nonzeros + costs["psums"][where] - costs["results"][where], 0)
+    register_bits = 2 * (nonzeros * (array.weight_bits + array.activation_bits) + added * array.accumulator_bits)
     return {
         "mac_weight_nonzero": nonzeros * columns,
         "mac_issued": nonzeros * columns,
@@ -170,5 +149,5 @@ def _actions(order: TileOrder, costs: _Costs, array: SigmaArray) -> dict[str, In
         "output_buffer_write_bytes": columns * (finished * stored_bytes + partial * sum_bytes),
         "output_buffer_read_bytes": columns * costs["psums"][where] * sum_bytes,
         "network_bytes": -(-(costs["packets"][where] * columns * array.activation_bits) // 8),
-        "register_bytes": -(-(nonzeros * columns * operand_bits) // 8),
+        "register_bytes": -(-(columns * register_bits) // 8),
     }

@@ -21,14 +21,13 @@ from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
 from ...workloads.layers import CONV_OPS
-from ..loopnest import Blocking, Int64Array, Nest, ceil_div, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, block_sizes, ceil_div
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
 from ..tiles import ArrayTiming
 from .count_kernel import count_blocks, group_steps
-from .operands import require_zero_handling
-from .plan import LayerPlan
+from .operands import kept_levels, require_zero_handling
+from .plan import LayerPlan, dense_share, level_order
 from .systolic_cycles import double_buffered_cycles, full_fold_cycles, trimmed_fold_cycles
 
 if TYPE_CHECKING:
@@ -80,33 +79,15 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     assert gemm is not None
     free = (ZeroHandling.NONE, ZeroHandling.GATE)
     require_zero_handling(design, weights=free if array.group is None else (ZeroHandling.SKIP,), inputs=free)
-    capacity = design.capacity()
+    gates = design.zero_handling.weights == ZeroHandling.GATE
     for level, blocking, reduction in _reductions(trace, levels, design):
-        share = _dense_share(trace, blocking, reduction) if design.weight_format == "dense" else reduction.nonzeros
-        stored = trace.bytes(design.weight_format, level)
-        nest = Nest(trace.layer, gemm, blocking, split_bytes(stored, share), trace.activation_bits)
-        tiling = choose_tiling(nest, capacity, output_bits=array.accumulator_bits)
-        order = order_tiles(nest, tiling)
-        tiles = build_table(
-            order,
-            load_beats=np.zeros_like(order.row),
-            steps=fold_cycles(order, array, reduction.depth),
-            drain_words=np.zeros_like(order.row),
-            actions=_actions(order, array, reduction, gates_weights=design.zero_handling.weights == ZeroHandling.GATE),
-            output_bits=trace.activation_bits,
-        )
-        weight_zero = gemm.macs - trace.macs(level) // trace.layer.repeat
-        yield LayerPlan(
-            level=level,
-            tiles=tiles,
-            timing=ArrayTiming(),
-            tiling=tiling,
-            compulsory_bytes=compulsory_bytes(nest),
-            mac_dense=gemm.macs,
-            mac_skipped=weight_zero if reduction.compressed else 0,
-            mac_weight_zero_issued=0 if reduction.compressed else weight_zero,
-            pe_slots=int(tiles.steps.sum()) * array.rows * array.columns,
-        )
+        dense = design.weight_format == "dense"
+        share = dense_share(gemm, n=blocking.n, depth=reduction.elements) if dense else reduction.nonzeros
+        order = level_order(trace, blocking, share, level=level, design=design, sum_bits=array.accumulator_bits)
+        steps = fold_cycles(order, array, reduction.depth)
+        actions = _actions(order, array, reduction, gates_weights=gates)
+        tiles = build_table(order, steps=steps, actions=actions, output_bits=trace.activation_bits)
+        yield LayerPlan.of(order, tiles, level=level, multipliers=array.rows * array.columns)
 
 
 def _reductions(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[tuple[int, Blocking, Reduction]]:
@@ -116,8 +97,11 @@ def _reductions(trace: LayerTrace, levels: Sequence[int], design: Design) -> Ite
     assert gemm is not None
     if array.group is None:
         blocking = fold_blocking(trace, design, k=array.rows)
-        counts = _nonzeros(trace, blocking)
-        depth = np.minimum(blocking.k, gemm.k - np.arange(0, gemm.k, blocking.k, dtype=np.int64))
+        block_k = min(blocking.k, gemm.k)
+        counts = count_blocks(
+            kept_levels(trace), groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=block_k
+        )
+        depth = block_sizes(gemm.k, block_k)
         for level in levels:
             yield level, blocking, Reduction(depth, depth, counts[level], compressed=False)
         return
@@ -133,12 +117,10 @@ def _groups(trace: LayerTrace, array: SystolicArray) -> tuple[NDArray[np.int32],
     assert gemm is not None
     assert array.group is not None
     taps = layer.R * layer.S if layer.op in CONV_OPS else 1
-    keep = trace.keep
-    if keep is None:  # two activations multiplied: the second operand counts as dense
-        keep = np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
     steps, nonzeros = group_steps(
-        keep, groups=gemm.b, levels=trace.levels, block_n=array.columns, taps=taps, group=array.group, lanes=1
-    )
+        kept_levels(trace),
+        groups=gemm.b, levels=trace.levels, block_n=array.columns, taps=taps, group=array.group, lanes=1,
+    )  # fmt: skip
     channels = gemm.k // taps
     sizes = np.minimum(array.group, channels - np.arange(0, channels, array.group, dtype=np.int64))
     return steps, nonzeros, np.tile(sizes, taps)
@@ -204,27 +186,6 @@ def fold_cycles(order: TileOrder, array: SystolicArray, depth: Int64Array) -> In
     if array.convention == "double_buffered":
         return double_buffered_cycles(streamed, rows=array.rows, columns=array.columns)
     return full_fold_cycles(streamed, rows=array.rows, columns=array.columns, preload=True)
-
-
-def _nonzeros(trace: LayerTrace, blocking: Blocking) -> NDArray[np.int64]:
-    """Non-zero weights per (level, group, row block, k tile); a dynamic second operand counts as dense."""
-    gemm = trace.layer.gemm
-    assert gemm is not None
-    depth = min(blocking.k, gemm.k)
-    if trace.keep is None:
-        rows, ks = np.minimum(blocking.n, gemm.n - np.arange(0, gemm.n, blocking.n)), np.arange(0, gemm.k, depth)
-        shape = (trace.levels, gemm.b, rows.size, ks.size)
-        return np.broadcast_to(np.outer(rows, np.minimum(depth, gemm.k - ks)), shape).astype(np.int64)
-    return count_blocks(trace.keep, groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=depth)
-
-
-def _dense_share(trace: LayerTrace, blocking: Blocking, reduction: Reduction) -> Int64Array:
-    """Weights per (group, row block, k tile), zeros included."""
-    gemm = trace.layer.gemm
-    assert gemm is not None
-    rows = np.minimum(blocking.n, gemm.n - np.arange(0, gemm.n, blocking.n))
-    plane = np.outer(rows, reduction.elements)
-    return np.broadcast_to(plane, (gemm.b, *plane.shape)).astype(np.int64)
 
 
 def _actions(

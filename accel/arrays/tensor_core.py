@@ -4,7 +4,7 @@ A block is 64 output features (4 sub-partitions x 16 rows) by the columns whose 
 weights of one issue step stay in the multipliers' registers while those columns pass (see :mod:`tensor_core_gemm`, which
 states the accesses). A structured core chooses per tile the sparsest pattern that the actual weights obey, two non-zeros in
 every M consecutive reduction indices of every row, and runs the tile dense where none does: pruned weights that are not
-structured gain nothing. The reduction is flattened with channels innermost (r, s, c), as the im2col of a channels-last
+structured gain nothing. Plans say how many MACs run in which pattern, and every run warns of what falls back to dense. The reduction is flattened with channels innermost (r, s, c), as the im2col of a channels-last
 tensor; the last group of a row is padded with zeros.
 
 A tile takes max(issue steps x columns, bytes read from the shared memory / its bandwidth) cycles: at 2:8 the inputs of four
@@ -24,14 +24,12 @@ from pydantic import Field, model_validator
 
 from ...traces.trace import LayerTrace
 from ...workloads.layers import CONV_OPS
-from ..loopnest import Blocking, Int64Array, Nest, block_sizes, split_bytes
-from ..mapping import choose_tiling, compulsory_bytes
-from ..schedule import TileOrder, build_table, order_tiles
+from ..loopnest import Blocking, Int64Array, block_sizes
+from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
-from ..tiles import ArrayTiming
 from .count_kernel import count_blocks, group_steps
-from .operands import require_zero_handling
-from .plan import LayerPlan
+from .operands import kept_levels, require_zero_handling
+from .plan import LayerPlan, dense_share, level_order
 from .tensor_core_gemm import DENSE, GROUPS, KEPT, Mode, WeightIndex, WeightPattern, pattern_of
 
 if TYPE_CHECKING:
@@ -90,32 +88,27 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
     gates = (ZeroHandling.NONE, ZeroHandling.GATE)
     require_zero_handling(design, weights=gates if array.mode == "dense" else (ZeroHandling.SKIP,), inputs=gates)
     blocking = Blocking(n=array.block_rows, m=array.stationary_columns, k=min(array.reduction_tile, gemm.k))
-    capacity = design.capacity()
     keep = flattened_keep(trace)
     fits = [_obeys(keep, trace, array, group) for group in GROUPS[array.mode]]
     nonzeros = count_blocks(keep, groups=gemm.b, levels=trace.levels, block_n=blocking.n, block_k=blocking.k)
-    dense = _dense_weights(nonzeros.shape[1:], trace, blocking)
+    depth = block_sizes(gemm.k, blocking.k)
+    dense = dense_share(gemm, n=blocking.n, depth=depth)
     for level in levels:
-        work = _choose(array, [fit[level] for fit in fits], nonzeros[level], block_sizes(gemm.k, blocking.k))
-        share = dense if design.weight_format == "dense" or trace.keep is None else nonzeros[level]
-        stored = split_bytes(trace.bytes(design.weight_format, level), share)
-        nest = Nest(trace.layer, gemm, blocking, stored, trace.activation_bits)
-        tiling = choose_tiling(nest, capacity, output_bits=array.accumulator_bits)
-        yield _plan(order_tiles(nest, tiling), work, array, trace=trace, level=level)
+        work = _choose(array, [fit[level] for fit in fits], nonzeros[level], depth)
+        share = dense if design.weight_format == "dense" else nonzeros[level]
+        order = level_order(trace, blocking, share, level=level, design=design, sum_bits=array.accumulator_bits)
+        yield _plan(order, work, array, trace=trace, level=level)
 
 
 def flattened_keep(trace: LayerTrace) -> NDArray[np.uint8]:
     """The keep map with channels innermost, uint8 (b*n, k) in reduction order (r, s, c); all kept for two activations."""
     gemm, layer = trace.layer.gemm, trace.layer
     assert gemm is not None
-    if trace.keep is None:
-        return np.full((gemm.b * gemm.n, gemm.k), trace.levels, dtype=np.uint8)
+    keep = kept_levels(trace)
     if layer.op not in CONV_OPS or layer.R * layer.S == 1:
-        return trace.keep
+        return keep
     taps = layer.R * layer.S
-    return np.ascontiguousarray(trace.keep.reshape(-1, gemm.k // taps, taps).transpose(0, 2, 1)).reshape(
-        trace.keep.shape
-    )
+    return np.ascontiguousarray(keep.reshape(-1, gemm.k // taps, taps).transpose(0, 2, 1)).reshape(keep.shape)
 
 
 def issued_per_row(depth: Int64Array, pattern: WeightPattern) -> Int64Array:
@@ -144,45 +137,32 @@ def _choose(
     return _TileWork(patterns, chosen, slots, nonzeros)
 
 
-def _dense_weights(shape: tuple[int, ...], trace: LayerTrace, blocking: Blocking) -> Int64Array:
-    gemm = trace.layer.gemm
-    assert gemm is not None
-    return np.broadcast_to(np.outer(block_sizes(gemm.n, blocking.n), block_sizes(gemm.k, blocking.k)), shape).astype(
-        np.int64
-    )
-
-
 def _plan(order: TileOrder, work: _TileWork, array: TensorCoreArray, *, trace: LayerTrace, level: int) -> LayerPlan:
-    gemm, where = order.nest.gemm, (order.group, order.row, order.k_tile)
+    where = (order.group, order.row, order.k_tile)
     columns = order.nest.columns_used()[order.column]
     issue = -(-work.slots // array.lanes)[where] * columns
     weight_bytes, input_bytes = _smem_bytes(order, work, array, trace)
     bandwidth = -(-(weight_bytes + input_bytes) // array.smem_bytes_per_cycle)
-    steps = np.maximum(issue, bandwidth)
     issued = work.slots[where] * order.nest.rows_used()[order.row] * columns
-    tiles = build_table(
+    fetched = {"weight_buffer_read_bytes": weight_bytes, "input_buffer_read_bytes": input_bytes}
+    actions = _actions(order, work, array, issued=issued) | fetched
+    steps = np.maximum(issue, bandwidth)
+    tiles = build_table(order, steps=steps, actions=actions, output_bits=trace.activation_bits)
+    return LayerPlan.of(
         order,
-        load_beats=np.zeros_like(order.row),
-        steps=steps,
-        drain_words=np.zeros_like(order.row),
-        actions=_actions(order, work, array, issued=issued)
-        | {
-            "weight_buffer_read_bytes": weight_bytes,
-            "input_buffer_read_bytes": input_bytes,
-        },
-        output_bits=trace.activation_bits,
-    )
-    return LayerPlan(
+        tiles,
         level=level,
-        tiles=tiles,
-        timing=ArrayTiming(),
-        tiling=order.tiling,
-        compulsory_bytes=compulsory_bytes(order.nest),
-        mac_dense=gemm.macs,
-        mac_skipped=gemm.macs - int(issued.sum()),
-        mac_weight_zero_issued=int(issued.sum()) - trace.macs(level) // trace.layer.repeat,
-        pe_slots=int(steps.sum()) * array.block_rows * array.lanes,
+        multipliers=array.block_rows * array.lanes,
+        patterns=_pattern_macs(order, work) if array.mode != "dense" else None,
     )
+
+
+def _pattern_macs(order: TileOrder, work: _TileWork) -> dict[str, int]:
+    """Dense MACs of the tiles that run in each pattern, by its name."""
+    nest, chosen = order.nest, work.chosen[order.group, order.row, order.k_tile]
+    depth = block_sizes(nest.gemm.k, nest.blocking.k)[order.k_tile]
+    macs = nest.rows_used()[order.row] * nest.columns_used()[order.column] * depth
+    return {str(pattern): int(macs[chosen == i].sum()) for i, pattern in enumerate(work.patterns)}
 
 
 def _smem_bytes(
@@ -202,7 +182,7 @@ def _smem_bytes(
 
 def _actions(order: TileOrder, work: _TileWork, array: TensorCoreArray, *, issued: Int64Array) -> dict[str, Int64Array]:
     """Action counts per tile: registers are filled once per tile and read per MAC; sums are read and written once per row
-    and issue step, cleared by one more write at first and then not read."""
+    and issue step, but filled once more and not read before the first (see :mod:`tensor_core_gemm`)."""
     where, nest = (order.group, order.row, order.k_tile), order.nest
     rows, columns = nest.rows_used()[order.row], nest.columns_used()[order.column]
     sums = -(-work.slots // array.lanes)[where] * rows * columns

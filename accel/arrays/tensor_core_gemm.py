@@ -9,8 +9,8 @@ needs 2/g of the issue steps, but every step still needs the inputs of 16 g / 2 
 Accesses, with r = ceil(M / 64) row blocks and c = columns held stationary:
 
     LRF: a fill per A word and group of c columns, a read per MAC.
-    RF: a read and a write per 16 MACs; Z is written once more when cleared and its first sum needs no read (our reading of
-    the case study's totals, which agree with it to their last digit; its tool does not list these accesses).
+    RF: a read and a write per 16 MACs, as Timeloop, the tool of the case study, counts partial sums (model/buffer.cpp): a
+    tile of Z is filled once, one write per sum; its first update overwrites what was filled, each later one reads first.
     SMEM reads: A once per group of c columns; B once per row block.   SMEM writes: what DRAM delivers.
     DRAM: Z once; A again for every column supertile that cannot keep it (rows inner), or B for every row supertile.
 
@@ -68,6 +68,9 @@ class WeightPattern:
     kept: int
     group: int
     index_bits: int
+
+    def __str__(self) -> str:
+        return f"{self.kept}:{self.group}" if self.index_bits else "dense"
 
     @property
     def density(self) -> Fraction:
