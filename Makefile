@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test setup check long bench clean
+.PHONY: demo test setup check long torch bench clean
 
 demo: setup ## run the main job on the bundled trained network and open-ready results in results/demo
 	$(BIN)/nestling run --out results/demo
@@ -35,6 +35,13 @@ check: $(VENV)/.installed-dev ## static checks: style, types, import contracts, 
 
 long: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/python -m pytest -m long
+
+torch: $(VENV)/.installed-train ## the tests that need PyTorch
+	$(BIN)/python -m pytest $$(grep -l "importorskip(\"torch\")" tests/*.py)
+
+$(VENV)/.installed-train: pyproject.toml $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train]'
+	touch $@ $(STAMP) $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev ## benchmarks
 	$(BIN)/nestling bench

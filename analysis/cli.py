@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from . import cli_options as opt
+from . import import_commands
 
 app = typer.Typer(
     name="nestling",
@@ -32,10 +33,15 @@ def run(
     node: opt.Node = None,
     objective: opt.Objective = None,
     levels: opt.Densities = None,
+    sparsify: opt.Sparsify = None,
     level: opt.Only = None,
     point: opt.Point = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Layer whose timeline is drawn.")] = None,
     images: opt.Images = None,
+    calibrate: opt.Calibrate = None,
+    padding: opt.PaddingChoice = None,
+    groups: opt.Groups = None,
+    table: opt.LayerTable = None,
     out: opt.Out = None,
     engine: opt.Engine = "recurrence",
     repeats: opt.Repeats = 50,
@@ -47,17 +53,25 @@ def run(
     """Lower, simulate, execute and report: the main job.
 
     Examples: `nestling run` · `nestling run resnet50 --levels 0.5,0.25,0.13` · `nestling run my.safetensors --images
-    test.npz -a my.yaml -o results`
+    test.npz -a my.yaml -o results` · `nestling run --sparsify trained --sparsify magnitude --sparsify obc -o results`
     """
     from .output import deliver_study, progress_bars
     from .run import RunOptions, available_threads, make_study
 
     designs = opt.chosen_designs(accel, dram=dram, objective=objective, node=node)
-    workload = opt.chosen_workload(model, settings, levels=levels, images=images, seed=seed, shapes=shape)
+    workload = opt.chosen_workload(
+        model, settings, levels=None if sparsify else levels, images=images, seed=seed, shapes=shape, calibrate=calibrate,
+        files=opt.file_options(padding, groups, table),
+    )  # fmt: skip
     options = RunOptions(
         point=point, levels=level, layer=layer, engine=engine, execute=execute, repeats=repeats,
         threads=available_threads(), density=density, seed=seed,
     )  # fmt: skip
+    if sparsify:
+        from .methods_output import run_methods
+
+        run_methods(workload, sparsify, designs, levels=levels, options=options, command=_command(), out=out, json=json)
+        return
     with progress_bars() as progress:
         study = make_study(workload, designs, options=options, command=_command(), progress=progress)
     deliver_study(study, out, as_json=json)
@@ -70,6 +84,11 @@ def lower(
     settings: opt.Settings = None,
     shape: opt.Shapes = None,
     levels: opt.Densities = None,
+    calibrate: opt.Calibrate = None,
+    padding: opt.PaddingChoice = None,
+    groups: opt.Groups = None,
+    table: opt.LayerTable = None,
+    scale_sim: Annotated[Path | None, typer.Option("--scale-sim", help="SCALE-Sim topology to write, too.")] = None,
     seed: opt.Seed = 0,
     weight_bits: Annotated[int, typer.Option(help="Bits of a stored weight.", min=1, max=16)] = 8,
     activation_bits: Annotated[int, typer.Option(help="Bits of a stored activation.", min=1, max=16)] = 8,
@@ -89,9 +108,14 @@ def lower(
     """
     if (requests is None) != (layer is None):
         raise typer.BadParameter("--requests DIR and --layer NAME belong together")
-    from .lower_command import lower_workload, write_layer_requests
+    from .lower_command import lower_workload, write_layer_requests, write_topology
 
-    workload = opt.chosen_workload(model, settings, levels=levels, seed=seed, draw=False, shapes=shape)
+    workload = opt.chosen_workload(
+        model, settings, levels=levels, seed=seed, draw=False, shapes=shape, calibrate=calibrate,
+        files=opt.file_options(padding, groups, table),
+    )  # fmt: skip
+    if scale_sim is not None:
+        write_topology(workload, scale_sim)
     lower_workload(workload, out, weight_bits=weight_bits, activation_bits=activation_bits, workers=workers)
     if requests is not None and layer is not None:
         write_layer_requests(out, opt.chosen_designs([accel])[0], layer, level=level, folder=requests)
@@ -138,17 +162,23 @@ def compare(
     images: opt.Images = None,
     out: opt.Out = None,
     execute: opt.Execute = False,
+    ablate: opt.Ablate = None,
+    equalise: opt.Equalise = False,
     seed: opt.Seed = 0,
     json: opt.Json = False,
 ) -> None:
     """Put designs side by side: one table, one figure (latency, energy, utilisation per level and design).
 
-    Example: `nestling compare resnet50 --accel all --levels 0.5,0.25,0.13 --out results/compare`
+    Examples: `nestling compare resnet50 --accel all --levels 0.5,0.25,0.13 --out results/compare` ·
+    `nestling compare resnet50 --equalise` · `nestling compare resnet50 --ablate smartdeal`
     """
     from .output import deliver_comparison, progress_bars
     from .run import RunOptions, available_threads, make_study
 
-    workload = opt.chosen_workload(model, settings, levels=levels, images=images, seed=seed, shapes=shape)
+    special = ablate is not None or equalise
+    workload = opt.chosen_workload(
+        model, settings, levels=levels, images=images, seed=seed, shapes=shape, draw=not special
+    )
     options = RunOptions(
         point=point,
         levels=level,
@@ -158,6 +188,13 @@ def compare(
         skip_unable=True,
         prefer_point="nominal",
     )
+    if special:
+        from .smartdeal_command import compare_smartdeal
+
+        compare_smartdeal(
+            workload, ablate=ablate, equalise=equalise, options=options, command=_command(), out=out, json=json
+        )
+        return
     with progress_bars() as progress:
         designs = opt.chosen_designs(accel or ["all"], dram=dram, objective=objective, node=node)
         study = make_study(workload, designs, options=options, command=_command(), progress=progress)
@@ -197,21 +234,25 @@ def explain(
 @app.command()
 def execute(
     model: opt.Model = "fashion",
+    shape: opt.Shapes = None,
+    levels: opt.Densities = None,
     level: opt.Only = None,
     images: opt.Images = None,
+    calibrate: opt.Calibrate = None,
     repeats: opt.Repeats = 50,
     json: opt.Json = False,
 ) -> None:
     """Run a trained network on the CPU at every level: accuracy, latency, exact MAC counts."""
-    from .output import print_executions, progress_bars
-    from .run import RunOptions, available_threads, execute_workload
-    from .sources import load_workload
+    from .execution import execute_levels
+    from .output import note, print_executions, progress_bars
+    from .run import available_threads
 
-    workload = load_workload(model, images=images)
-    options = RunOptions(levels=level, repeats=repeats, threads=available_threads())
+    workload = opt.chosen_workload(model, None, levels=levels, images=images, seed=0, shapes=shape, calibrate=calibrate)
     with progress_bars() as progress:
-        executions = execute_workload(workload, options, progress)[1]
+        executions = execute_levels(workload, level, threads=available_threads(), repeats=repeats, progress=progress)[1]
     print_executions(workload.network, executions, as_json=json)
+    for text in workload.network.notes:
+        note(f"! {text}")
 
 
 @app.command()
@@ -280,13 +321,25 @@ def replay(
 
 
 @app.command()
-def bench(json: opt.Json = False) -> None:
-    """Measure nestling's own speed on this machine (CPU seconds; medians)."""
+def bench(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(help="command-line, resnet50, designs, engines, scale-sim, dram, trace; all by default."),
+    ] = None,
+    large: Annotated[
+        bool, typer.Option("--large", help="With the decoder of 7 billion weights (`trace`): many minutes.")
+    ] = False,
+    json: opt.Json = False,
+) -> None:
+    """Measure nestling's own speed on this machine (CPU seconds; medians).
+
+    Example: `nestling bench trace --large`
+    """
     from .bench import run_benchmarks
     from .output import print_bench, progress_bars
 
     with progress_bars() as progress:
-        rows = run_benchmarks(progress)
+        rows = run_benchmarks(progress, suites or (), large=large)
     print_bench(rows, as_json=json)
 
 
@@ -335,6 +388,9 @@ def doctor() -> None:
     from .doctor import print_doctor
 
     raise typer.Exit(0 if print_doctor() else 1)
+
+
+import_commands.register(app)
 
 
 def _command() -> str:

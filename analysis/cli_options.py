@@ -9,12 +9,14 @@ import typer
 
 if TYPE_CHECKING:
     from ..accel.design import Design
+    from .file_sources import FileOptions
     from .sources import Workload
 
 Model = Annotated[
     str,
     typer.Argument(
-        help="`fashion` (bundled, trained), a built-in network such as `resnet50`, a .csv, .onnx or .safetensors file."
+        help="`fashion` (bundled, trained), a built-in network such as `resnet50`, or a .csv, .json (from PyTorch, see "
+        "`nestling exporter`), .onnx or .safetensors file."
     ),
 ]
 Settings = Annotated[
@@ -46,6 +48,30 @@ Node = Annotated[
         help="Scale every design's on-chip energies to this node, 7 to 90 nm; clocks, voltages and DRAM stay.",
     ),
 ]
+Sparsify = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sparsify",
+        help="Make the levels of --levels from the densest weights by this method, such as magnitude, nm, obc or "
+        "smartdeal; `trained` keeps the network's own. Repeat to compare methods.",
+    ),
+]
+Ablate = Annotated[
+    str | None,
+    typer.Option(
+        "--ablate",
+        help="Compare this design (such as smartdeal) with itself, each switch of its array turned over in turn; the "
+        "network is put into SmartDeal form.",
+    ),
+]
+Equalise = Annotated[
+    bool,
+    typer.Option(
+        "--equalise",
+        help="Compare SmartDeal with DianNao, SCNN, Cambricon-X and Bit-Pragmatic at equal multipliers, SRAM, unit energies "
+        "and DRAM; the network is put into SmartDeal form.",
+    ),
+]
 Only = Annotated[
     list[int] | None, typer.Option("--level", help="Run only this level (0 = densest); repeat for several.")
 ]
@@ -69,7 +95,33 @@ Objective = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Layers worked on at once; default: every processor.", min=1)
 ]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibrate",
+        help="Real inputs for activation zeros and bits: .npz (an array per input, or `images`), .npy, or a folder.",
+    ),
+]
 Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images` (uint8) and `labels` (uint8).")]
+
+PaddingChoice = Annotated[
+    Literal["same", "valid", "file"] | None,
+    typer.Option("--padding", help="SCALE-Sim topology: its sizes need padding, need none, or include it."),
+]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option("--groups", help="SCALE-Sim topology: `depthwise`, `none`, or NAME=GROUPS; repeat for several."),
+]
+LayerTable = Annotated[
+    Path | None, typer.Option("--table", help="Layer table of a .safetensors file with weights by name.")
+]
+
+
+def file_options(padding: str | None, groups: list[str] | None, table: Path | None) -> FileOptions:
+    """What files of other tools leave open, as ``--padding``, ``--groups`` and ``--table`` state it."""
+    from .file_sources import FileOptions
+
+    return FileOptions(padding=padding, groups=groups or (), table=table)
 
 
 def chosen_designs(
@@ -97,13 +149,15 @@ def chosen_workload(
     seed: int,
     draw: bool = True,
     shapes: list[str] | None = None,
+    calibrate: Path | None = None,
+    files: FileOptions | None = None,
 ) -> Workload:
     """The network of MODEL with its options (``load_workload``); ``draw=False`` leaves synthetic masks for later."""
     from .run import parse_densities
     from .sources import load_workload, parse_parameters, parse_shapes
 
     densities = None if levels is None else parse_densities(levels)
-    return load_workload(
+    workload = load_workload(
         model,
         parameters=parse_parameters(settings or []),
         densities=densities,
@@ -111,4 +165,10 @@ def chosen_workload(
         seed=seed,
         draw=draw,
         shapes=parse_shapes(shapes or []),
+        options=files,
     )
+    if calibrate is None:
+        return workload
+    from .calibration import calibrated
+
+    return calibrated(workload, calibrate)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..accel.design import Design
 from ..sim.memory import Engine
@@ -19,26 +16,18 @@ from ..traces.density import with_density_model
 from ..traces.lowering import lower
 from ..traces.trace import Activations, Trace
 from ..workloads.errors import InputError
-from ..workloads.layers import CONV_OPS
-from ..workloads.network import Network
 from .sources import Workload
 from .study import LevelExecution, Study
 
-if TYPE_CHECKING:
-    from ..sim.executor.executor import Executor
-
 #: Called with (stage, done, total); total 0 = unknown.
 Progress = Callable[[str, int, int], None]
-#: Images whose activations are captured for the trace, and images checked against the dense reference.
-CAPTURE_IMAGES = 200
-CHECK_IMAGES = 16
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a study is made. ``levels``: level numbers to run (all by default); ``repeats``: CPU latency repeats;
-    ``skip_unable``: leave out designs that cannot run the network instead of failing; ``prefer_point``: operating point
-    of designs that have it, where ``point`` is not given."""
+    """How a study is made. ``levels``: level numbers to run (all by default); ``repeats``: CPU latency repeats; ``threads``:
+    for execution and simulation, no count depends on it; ``skip_unable``: leave out designs that cannot run the network
+    instead of failing; ``prefer_point``: operating point of designs that have it, where ``point`` is not given."""
 
     point: str | None = None
     levels: Sequence[int] | None = None
@@ -75,10 +64,7 @@ def make_study(
         if the executor's MAC count differs from the trace's.
     """
     options = options or RunOptions()
-    activations: dict[str, Activations] = {}
-    executions: list[LevelExecution] = []
-    if workload.executable and options.execute:
-        activations, executions = execute_workload(workload, options, progress)
+    workload, activations, executions = _executed(workload, options, progress)
     studies = []
     for bits, group in _by_operand_bits(designs).items():
         trace = _lowered(workload, activations, bits, options=options, progress=progress)
@@ -95,6 +81,29 @@ def make_study(
         executions=executions,
         skipped=skipped,
     )
+
+
+def _executed(
+    workload: Workload, options: RunOptions, progress: Progress
+) -> tuple[Workload, dict[str, Activations], list[LevelExecution]]:
+    """Run the network on the CPU where that is asked for; the workload says what its calibration found."""
+    activations: dict[str, Activations] = dict(workload.activations)
+    executions: list[LevelExecution] = []
+    if workload.executable and options.execute:
+        from .execution import execute_levels
+
+        activations, executions = execute_levels(
+            workload, options.levels, threads=options.threads, repeats=options.repeats, progress=progress
+        )
+    elif workload.calibration is not None:
+        from .execution import calibrated_activations
+
+        activations = calibrated_activations(workload, threads=options.threads)
+    if workload.calibration is not None:
+        from .calibration import calibration_note
+
+        workload = workload.noting(calibration_note(activations))
+    return workload, activations, executions
 
 
 def _by_operand_bits(designs: Sequence[Design]) -> dict[tuple[int, int], list[Design]]:
@@ -115,8 +124,9 @@ def _lowered(
 ) -> Trace:
     step = counted(progress, f"lower to {bits[0]} bits", len(workload.network.layers))
     trace = lower(
-        workload.network, weight_bits=bits[0], activation_bits=bits[1], activations=activations, progress=step
-    )
+        workload.network, weight_bits=bits[0], activation_bits=bits[1], activations=activations, bases=workload.bases,
+        progress=step,
+    )  # fmt: skip
     return with_density_model(trace, options.density, seed=options.seed)
 
 
@@ -139,7 +149,7 @@ def study_of_trace(
     """Simulate a trace on every design; nothing is executed. Parameters as stored weights and biases of the trace."""
     results, skipped = [], {}
     for design in designs:
-        shown = counted(progress, f"simulate {design.name}", len(trace.layers))
+        shown = counted(progress, f"simulate {design.name}", len(trace.facts))
         try:
             result = simulate(
                 trace,
@@ -148,6 +158,7 @@ def study_of_trace(
                 levels=options.levels,
                 engine=options.engine,
                 timeline_layer=options.layer,
+                workers=options.threads,
                 progress=shown,
             )
         except InputError as error:
@@ -159,7 +170,7 @@ def study_of_trace(
     return Study(
         network=trace.network,
         source=trace.source,
-        params=sum(layer.weights for layer in trace.layers if layer.layer.has_weights),
+        params=sum(layer.weights for layer in trace.facts if layer.layer.has_weights),
         results=results,
         executions=(),
         storage=storage_table(trace),
@@ -178,7 +189,7 @@ def _default_point(design: Design, options: RunOptions) -> str | None:
 
 def storage_table(trace: Trace) -> dict[str, list[int]]:
     """Bytes of all weights and biases per format and level."""
-    formats = trace.layers[0].storage if trace.layers else {}
+    formats = trace.facts[0].storage if trace.facts else {}
     return {name: [trace.weight_bytes(name, level) for level in range(trace.levels)] for name in formats}
 
 
@@ -192,82 +203,6 @@ def counted(progress: Progress, stage: str, total: int) -> Callable[[str], None]
         progress(stage, done, total)
 
     return step
-
-
-def execute_workload(
-    workload: Workload, options: RunOptions, progress: Progress
-) -> tuple[dict[str, Activations], list[LevelExecution]]:
-    """Run the network on the CPU: activation statistics of the densest level, and what each level measured.
-
-    Raises
-    ------
-    InputError
-        if the network has no values or there are no images.
-    ConservationError
-        if an output differs from the dense reference by more than the executor's tolerance.
-    """
-    if not workload.executable:
-        raise InputError(f"'{workload.network.name}' cannot be executed: it needs weight values and images (--images)")
-    from ..sim.executor.executor import Executor
-
-    images, labels = workload.images, workload.labels
-    assert images is not None
-    assert labels is not None
-    executor = Executor(workload.network, threads=options.threads)
-    levels = range(workload.network.levels) if options.levels is None else options.levels
-    executions = []
-    for level in levels:
-        shown = partial(progress, f"execute level {level}")
-        accuracy = executor.accuracy(images, labels, level, progress=shown)
-        check = executor.check(images[:CHECK_IMAGES], level)
-        if not check.passed:
-            raise ConservationError(
-                f"level {level}: executor differs from the dense reference by {check.error:.2e}, allowed "
-                f"{check.tolerance:.0e}"
-            )
-        latency = executor.measure(images[:CAPTURE_IMAGES], level, repeats=options.repeats)
-        executions.append(
-            LevelExecution(
-                level=level,
-                accuracy=accuracy,
-                images=len(images),
-                macs=sum(executor.macs(level).values()),
-                latency_median_s=latency.median_s,
-                latency_p10_s=latency.p10_s,
-                latency_p90_s=latency.p90_s,
-                max_error=check.error,
-            )
-        )
-    return _captured(workload.network, executor, images), executions
-
-
-def _captured(network: Network, executor: Executor, images: NDArray[np.float32]) -> dict[str, Activations]:
-    """Activation zeros of the densest level over the first images, and the input codes of the first one."""
-    from ..sim.executor import reference
-
-    seen = images[:CAPTURE_IMAGES]
-    tensors = reference.tensors(network, images[:1], 0)
-    sources = {layer.name: layer.sources[0] for layer in network.layers if layer.has_weights}
-    return {
-        name: Activations(
-            density=counts.density,
-            images=len(seen),
-            tap_nonzeros=counts.tap_nonzeros,
-            sample=_codes(tensors[sources[name]], network, name),
-        )
-        for name, counts in executor.capture(seen, 0).items()
-    }
-
-
-def _codes(tensor: NDArray[np.float64], network: Network, name: str) -> NDArray[np.int16]:
-    """A tensor as 8-bit codes, symmetric per tensor; a non-zero never becomes zero, so counts of zeros stay exact."""
-    peak = float(np.abs(tensor).max()) or 1.0
-    codes = np.rint(tensor / peak * 127)
-    codes = np.where((codes == 0) & (tensor != 0), np.sign(tensor), codes).astype(np.int16)
-    layer = next(x for x in network.layers if x.name == name)
-    if layer.op in CONV_OPS or layer.gemm is None:
-        return codes.reshape(1, layer.C, layer.H, layer.W)
-    return codes.reshape(1, layer.gemm.b, layer.gemm.m, layer.gemm.k)
 
 
 def available_threads() -> int:

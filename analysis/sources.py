@@ -1,39 +1,64 @@
-"""What the command line's MODEL may be: a built-in name, a nested network file, a layer table."""
+"""What the command line's MODEL may be: a built-in name or a file (file_sources has those of other tools)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..workloads.errors import InputError, unknown_name
 from ..workloads.network import Network
-from ..workloads.zoo import MODELS, build
+from ..workloads.synthetic import SyntheticLevels, with_synthetic_levels
+from ..workloads.zoo import NETWORKS, build
+
+if TYPE_CHECKING:
+    from ..traces.trace import Activations
+    from ..workloads.smartdeal.basis_weights import BasisWeights
+    from .file_sources import FileOptions
 
 #: Name of the bundled trained network.
 BUNDLED = "fashion"
 #: What `nestling run` compares unless told otherwise: a sparse array and a dense one with as many multipliers.
 DEFAULT_DESIGNS = ("nm-lanes-16x8", "systolic-16x16")
 DEFAULT_DENSITIES = (1.0, 0.5, 0.25, 0.13)
+#: Masks take a byte per weight: 2 GiB. Larger networks go through a trace file.
+MAX_DRAWN_WEIGHTS = 1 << 31
+
+#: Shapes of inputs and sizes of symbolic dimensions that an ONNX file leaves open.
+Shapes = Mapping[str, Sequence[int] | int]
+#: Images, or an array per input of an imported graph.
+Inputs = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, eq=False)
 class Workload:
     """A network to study, with real inputs if there are any.
 
-    ``images``: float32 (N, C, H, W); ``labels``: integers (N,); both None where accuracy cannot be measured.
+    ``images``: float32 (N, C, H, W), or an array per input of an imported graph; ``labels``: integers (N,); None where
+    accuracy cannot be measured. ``calibration``: inputs whose activations are captured in place of the images'.
+    ``pattern``: synthetic levels that were not drawn; the network then has no weights. ``activations``: zeros that were
+    counted elsewhere, by layer; what is captured here goes before them. ``bases``: layers in SmartDeal form.
     """
 
     network: Network
-    images: NDArray[np.float32] | None = None
+    images: Inputs | None = None
     labels: NDArray[np.integer] | None = None
+    pattern: SyntheticLevels | None = None
+    calibration: Inputs | None = None
+    activations: Mapping[str, Activations] = field(default_factory=dict)
+    bases: Mapping[str, BasisWeights] = field(default_factory=dict)
 
     @property
     def executable(self) -> bool:
         return self.network.has_values and self.images is not None
+
+    def noting(self, note: str) -> Workload:
+        """The workload with one more note on its network, which every report shows."""
+        return replace(self, network=replace(self.network, notes=(*self.network.notes, note)))
 
 
 def load_workload(
@@ -43,35 +68,77 @@ def load_workload(
     densities: Sequence[float] | None = None,
     images: Path | None = None,
     seed: int = 0,
+    draw: bool = True,
+    shapes: Shapes | None = None,
+    options: FileOptions | None = None,
 ) -> Workload:
     """Resolve MODEL.
 
     * ``fashion``: the bundled network with its trained levels and 2,000 test images;
     * a network of the zoo, with ``parameters`` that differ from its defaults: synthetic levels of the given densities;
-    * a ``.csv`` layer table: synthetic levels, too;
-    * a ``.safetensors`` file written by nestling: its own levels, with ``images`` (.npz of images and labels) if given.
+    * a ``.csv`` layer table or SCALE-Sim topology (with ``options``): synthetic levels, too, or its own N:M patterns;
+    * a ``.safetensors`` file written by nestling, or with weights by name: its own levels, with ``images`` (.npz of images
+      and labels) if given;
+    * a ``.json`` file of the PyTorch exporter: its own levels, images and activation zeros;
+    * an ``.onnx`` file, with ``shapes`` for what it leaves open (see ``load_onnx``): its own weights, as one level with
+      their real zeros, or pruned to ``densities`` by magnitude with one threshold per level; synthetic levels if its
+      external data is absent.
+
+    ``draw``: draw all synthetic masks now, a byte of memory per weight; else they are left to ``Workload.pattern``.
 
     Raises
     ------
     InputError
         for an unknown name (nearest match), an unreadable file, densities for a network that has its own levels, or
-        parameters that the model does not have.
+        parameters that the model does not have; and for masks that are too many to be drawn at once.
     """
     path = Path(model)
-    if parameters and model not in MODELS:
-        raise _without_parameters(model, path)
+    _check_options(model, parameters=parameters, shapes=shapes, options=options)
     if model == BUNDLED or path.suffix == ".safetensors":
         if densities is not None:
             raise InputError(f"'{model}' has its own trained levels; --levels sets densities of shape-only models")
-        return _trained(path if model != BUNDLED else None, images)
+        return _trained(path if model != BUNDLED else None, images, options)
     if images is not None:
-        raise InputError(f"'{model}' has no weight values, so images cannot be run through it")
-    network = _shapes(model, path, parameters or {})
-    if densities is None:
-        densities = DEFAULT_DENSITIES
-    from ..workloads.synthetic import with_synthetic_levels
+        raise InputError(f"'{model}' takes no images: it has no weight values, or brings its own inputs")
+    if path.suffix == ".json" and model not in NETWORKS:
+        from .file_sources import exported_workload
 
-    return Workload(with_synthetic_levels(network, densities, seed=seed))
+        return exported_workload(path, densities)
+    if path.suffix == ".onnx":
+        network = _onnx(path, shapes, densities)
+    else:
+        network = _shape_only(model, path, parameters or {}, options)
+    if not network.weights:
+        pattern = SyntheticLevels(network, tuple(DEFAULT_DENSITIES if densities is None else densities), seed)
+        return _synthetic(model, pattern, draw=draw)
+    if densities is not None and not network.has_values:
+        raise InputError(f"'{model}' has its own N:M patterns; --levels sets densities of shape-only models")
+    return Workload(network)
+
+
+def _check_options(
+    model: str, *, parameters: Mapping[str, float] | None, shapes: Shapes | None, options: FileOptions | None
+) -> None:
+    """Raise InputError for options that MODEL does not have."""
+    path = Path(model)
+    if parameters and model not in NETWORKS:
+        raise _without_parameters(model, path)
+    if shapes and path.suffix != ".onnx":
+        raise InputError(f"'{model}' states its shapes; --shape is for ONNX files")
+    if options is not None:
+        options.check(path)
+
+
+def _synthetic(model: str, pattern: SyntheticLevels, *, draw: bool) -> Workload:
+    """Levels of given densities for a network without weights; masks drawn now, or left to ``Workload.pattern``."""
+    if not draw:
+        return Workload(pattern.network, pattern=pattern)
+    if pattern.weights > MAX_DRAWN_WEIGHTS:
+        raise InputError(
+            f"'{model}' has {pattern.weights:,} prunable weights; masks of more than {MAX_DRAWN_WEIGHTS:,} are not held in "
+            f"memory at once: `nestling lower {model} -o FILE` and `nestling simulate FILE` work layer by layer"
+        )
+    return Workload(with_synthetic_levels(pattern.network, pattern.level_densities, seed=pattern.seed))
 
 
 def parse_parameters(texts: Sequence[str]) -> dict[str, float]:
@@ -100,28 +167,68 @@ def parse_parameters(texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _shapes(model: str, path: Path, parameters: Mapping[str, float]) -> Network:
-    if model in MODELS:
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...] | int]:
+    """Shapes as a person writes them: ``NAME=1,3,224,224`` for an input, ``NAME=224`` for a dimension; each name once.
+
+    Raises
+    ------
+    InputError
+        listing every text that is not of this form.
+    """
+    found: dict[str, tuple[int, ...] | int] = {}
+    problems = []
+    for text in texts:
+        name, _, sizes = (part.strip() for part in text.rpartition("="))
+        parts = [part.strip() for part in sizes.split(",")]
+        if not name or not all(part.isdecimal() and len(part) < 20 for part in parts):
+            problems.append(f"--shape '{text}': must be NAME=SIZE,SIZE,... such as input=1,3,224,224 or tokens=128")
+        elif name in found:
+            problems.append(f"--shape {name}: given twice")
+        else:
+            found[name] = tuple(map(int, parts)) if len(parts) > 1 else int(parts[0])
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _onnx(path: Path, shapes: Shapes | None, densities: Sequence[float] | None) -> Network:
+    """The imported network, pruned to ``densities`` if it has weights and these are given."""
+    from ..workloads.onnx_import import load_onnx
+
+    network = load_onnx(path, shapes=shapes).network
+    if densities is None or not network.has_values:
+        return network
+    from ..workloads.sparsify import sparsify
+
+    return sparsify(network, "magnitude", densities=densities, allocation="global")
+
+
+def _shape_only(
+    model: str, path: Path, parameters: Mapping[str, float], options: FileOptions | None
+) -> Network:  # fmt: skip
+    if model in NETWORKS:
         return build(model, **parameters)
     if path.suffix == ".csv":
-        from ..workloads.tables import load_table
+        from .file_sources import FileOptions, csv_network
 
-        return load_table(path)
+        return csv_network(path, options or FileOptions())
     raise _unknown_model(model)
 
 
 def _unknown_model(model: str) -> InputError:
-    error = unknown_name("model", model, [BUNDLED, *MODELS])
-    return InputError(f"{error}; or a .csv layer table or a .safetensors network file")
+    error = unknown_name("model", model, [BUNDLED, *NETWORKS])
+    return InputError(
+        f"{error}; or a .csv layer table or topology, an .onnx model, a .json export or a .safetensors file"
+    )
 
 
 def _without_parameters(model: str, path: Path) -> InputError:
-    if model != BUNDLED and path.suffix not in (".csv", ".safetensors"):
+    if model != BUNDLED and path.suffix not in (".csv", ".json", ".onnx", ".safetensors"):
         return _unknown_model(model)
     return InputError(f"'{model}' has no parameters; --set is for the networks that `nestling models` lists with some")
 
 
-def _trained(path: Path | None, images: Path | None) -> Workload:
+def _trained(path: Path | None, images: Path | None, options: FileOptions | None) -> Workload:
     from ..workloads.bundled import FASHION_SCALE, load_bundled, load_images
     from ..workloads.weights_file import load_network
 
@@ -130,7 +237,9 @@ def _trained(path: Path | None, images: Path | None) -> Workload:
         if images is not None:
             pixels, labels = load_images(images)
     else:
-        network = load_network(path)
+        from .file_sources import FileOptions, named_weights
+
+        network = named_weights(path, options or FileOptions()) or load_network(path)
         if images is None:
             return Workload(network)
         pixels, labels = load_images(images)

@@ -186,3 +186,11 @@ def test_reference_convolution_equals_scipy() -> None:
         planes = [np.pad(x[0, first + c], 1) for c in range(2)]
         full = sum(signal.correlate2d(plane, w[k, c], mode="valid") for c, plane in enumerate(planes))
         np.testing.assert_allclose(found[0, k], full[::2, ::2], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_error_function(kernel: Callable[[str], Any], dtype: type) -> None:
+    x = np.linspace(-4, 4, 101, dtype=dtype).reshape(1, 101)
+    out = x.copy()
+    kernel("error_function")(out)
+    np.testing.assert_allclose(out, special.erf(x.astype(float)), rtol=4 * np.finfo(dtype).eps)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, unknown_name
+from .graph import Graph
 from .layers import CONV_OPS, Layer
 from .nesting import NestedWeights
 
@@ -23,6 +24,8 @@ class Network:
     ``weights`` maps layer name -> NestedWeights of shape ``layer.weight_shape``; it is empty for a shape-only network.
     ``biases`` maps layer name -> float32 array of shape (levels, K): each level may have its own biases
     (their cost, levels*K values, is counted in the storage of the trace).
+    ``graph`` is what an imported network computes, operator by operator; None where the layers say it all.
+    ``notes``: assumptions made and what the layers leave out; every report shows them.
 
     Raises
     ------
@@ -36,6 +39,8 @@ class Network:
     weights: Mapping[str, NestedWeights] = field(default_factory=dict)
     biases: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     source: str = ""
+    graph: Graph | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems = self._graph_problems() + self._weight_problems()

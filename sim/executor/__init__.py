@@ -1,0 +1,70 @@
+"""Executing networks on the CPU, at any sparsity level, from one stored set of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ...workloads.network import Network
+    from .observations import ActivationCounts, Latency, SelfCheck
+    from .store import Level
+
+
+class NetworkExecutor(Protocol):
+    """What both executors do. ``inputs``: images (N, C, H, W), or what the network's graph reads.
+
+    Every method raises InputError for inputs and levels that do not fit.
+    """
+
+    def run(self, inputs: Any, /, level: Level) -> NDArray[np.float32]:
+        """Outputs, (N, elements)."""
+        ...
+
+    def accuracy(
+        self,
+        inputs: Any,
+        /,
+        labels: NDArray[np.integer],
+        level: Level,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> float:
+        """Fraction of the labels that are the largest output."""
+        ...
+
+    def measure(self, inputs: Any, /, level: Level, *, repeats: int = 100) -> Latency:
+        """Latency of single inferences."""
+        ...
+
+    def capture(self, inputs: Any, /, level: Level) -> dict[str, ActivationCounts]:
+        """Non-zeros of each weighted layer's input."""
+        ...
+
+    def macs(self, level: Level) -> dict[str, int]:
+        """Exact multiply-accumulates of one inference."""
+        ...
+
+    def check(self, inputs: Any, /, level: Level) -> SelfCheck:
+        """Distance from a dense float64 reference."""
+        ...
+
+
+def executor_for(network: Network, *, threads: int = 1) -> NetworkExecutor:
+    """The executor that runs ``network``: operator by operator where it carries a graph, else layer by layer.
+
+    Raises
+    ------
+    InputError
+        for networks without weight values, and layers or operators that cannot be executed.
+    """
+    if network.graph is not None:
+        from .graph_executor import GraphExecutor
+
+        return GraphExecutor(network, threads=threads)
+    from .executor import Executor
+
+    return Executor(network, threads=threads)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -14,14 +11,22 @@ from numpy.typing import NDArray
 from ...workloads.errors import InputError
 from ...workloads.network import Network
 from . import reference
-from .observations import ActivationCounts, Latency, SelfCheck
+from .geometry import convolution_of
+from .observations import (
+    ActivationCounts,
+    Latency,
+    SelfCheck,
+    channel_nonzeros,
+    check_labels,
+    measure_latency,
+    tap_nonzeros,
+)
 from .plan import Step, make_plan
-from .store import LevelStore
+from .store import Level, LevelStore
 from .walk import LevelArrays, Tensor, Walk
+from .workers import Workers
 
 Images = NDArray[np.float32]
-#: One level for all layers, or one per weighted layer in execution order (rerouting, Qin et al., arXiv 2112.10930).
-Level = int | Sequence[int]
 #: Called with (images done, images in total).
 Progress = Callable[[int, int], None]
 #: Allowed difference from the dense reference, relative to the largest output.
@@ -56,9 +61,7 @@ class Executor:
         self.plan = make_plan(network)
         self._weighted = [layer for layer in network.layers if layer.has_weights]
         self._arrays = {layer.name: self._level_arrays(layer.name) for layer in self._weighted}
-        self._walks: queue.SimpleQueue[Walk] = queue.SimpleQueue()
-        for _ in range(threads):
-            self._walks.put(Walk(self.plan))
+        self._workers = Workers([Walk(self.plan) for _ in range(threads)])
 
     def _level_arrays(self, name: str) -> list[LevelArrays]:
         """Kernel arguments of one layer for every level; all views, nothing is copied per level."""
@@ -106,16 +109,7 @@ class Executor:
             as ``run``, and for labels that are not one class index per image.
         """
         self._flatten(images)
-        labels, classes = np.asarray(labels), self.plan.output.size
-        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(
-                f"labels of shape {labels.shape} and dtype {labels.dtype}; needed is one integer for each of the "
-                f"{len(images)} images"
-            )
-        if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-            raise InputError(
-                f"labels from {labels.min()} to {labels.max()}; the network has classes 0 to {classes - 1}"
-            )
+        check_labels(labels, images=len(images), classes=self.plan.output.size)
         outputs = self.run(images, level, progress=progress)
         return float(np.mean(outputs.argmax(axis=1) == labels))
 
@@ -129,21 +123,11 @@ class Executor:
         InputError
             as ``run``, and for fewer than 1 repeat or a negative warm-up.
         """
-        if repeats < 1 or warmup < 0:
-            raise InputError(f"repeats = {repeats}, warmup = {warmup}; needed are at least 1 and at least 0")
         weights, flat = self._weights(level), self._flatten(images)
-        walk = self._walks.get()
-        try:
-            times = np.empty(warmup + repeats)
-            for i in range(times.size):
-                image = flat[i % len(flat) : i % len(flat) + 1]
-                start = time.perf_counter()
-                walk.run(image, weights)
-                times[i] = time.perf_counter() - start
-        finally:
-            self._walks.put(walk)
-        p10, median, p90 = np.percentile(times[warmup:], [10, 50, 90])
-        return Latency(median_s=float(median), p10_s=float(p10), p90_s=float(p90), repeats=repeats)
+        with self._workers.borrowed() as walk:
+            return measure_latency(
+                lambda i: walk.run(flat[i % len(flat) : i % len(flat) + 1], weights), repeats=repeats, warmup=warmup
+            )
 
     def capture(self, images: Images, level: Level, *, progress: Progress | None = None) -> dict[str, ActivationCounts]:
         """Exact non-zeros of each weighted layer's input tensor over all images, by layer name.
@@ -159,8 +143,7 @@ class Executor:
             counts: dict[str, NDArray[np.int64]] = {}
 
             def observe(step: Step, tensor: Tensor) -> None:
-                name = step.layer.name
-                counts[name] = np.concatenate((_channel_nonzeros(step, tensor), _tap_nonzeros(step, tensor)))
+                counts[step.layer.name] = _nonzeros(step, tensor)
 
             walk.run(flat[group], weights, observe)
             return counts
@@ -184,8 +167,7 @@ class Executor:
         InputError
             for a level that does not exist.
         """
-        levels = self._levels(level)
-        return {layer.name: self.store.macs(levels[layer.name])[layer.name] for layer in self._weighted}
+        return self.store.macs(level)
 
     def check(self, images: Images, level: Level) -> SelfCheck:
         """Compare the outputs for a few images with the dense float64 reference.
@@ -196,26 +178,15 @@ class Executor:
             as ``run``.
         """
         found = self.run(images, level)
-        levels = list(self._levels(level).values())
+        levels = list(self.store.by_layer(level).values())
         shaped = images.reshape(len(images), *self.plan.input_shape)
         expected = reference.forward(self.network, shaped, levels)
         scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-        longest = max((int((r.row_end[0] - r.row_start).max(initial=0)) for r in self.store.layers.values()), default=0)
         error = float(np.abs(found - expected).max()) / scale
-        return SelfCheck(error=error, tolerance=TOLERANCE, worst_case=(longest + 2) * 2.0**-24)
-
-    def _levels(self, level: Level) -> dict[str, int]:
-        """Level of each weighted layer."""
-        count = len(self._weighted)
-        levels = [int(level)] * count if isinstance(level, int | np.integer) else [int(one) for one in level]
-        if len(levels) != count:
-            raise InputError(f"{len(levels)} levels given; needed is one, or one for each of {count} weighted layers")
-        for one in levels:
-            self.store.check_level(one)
-        return {layer.name: one for layer, one in zip(self._weighted, levels, strict=True)}
+        return SelfCheck(error=error, tolerance=TOLERANCE, worst_case=self.store.rounding_bound)
 
     def _weights(self, level: Level) -> dict[str, LevelArrays]:
-        return {name: self._arrays[name][one] for name, one in self._levels(level).items()}
+        return {name: self._arrays[name][one] for name, one in self.store.by_layer(level).items()}
 
     def _flatten(self, images: Images) -> Images:
         """Check a batch and view it as (N, elements)."""
@@ -241,49 +212,16 @@ class Executor:
         size = self.plan.images
         groups = [slice(first, min(first + size, total)) for first in range(0, total, size)]
 
-        def with_walk(group: slice) -> T:
-            walk = self._walks.get()
-            try:
-                return work(walk, group)
-            finally:
-                self._walks.put(walk)
-
-        def report(results: Iterator[T]) -> Iterator[T]:
-            for group, result in zip(groups, results, strict=True):
-                if progress is not None:
-                    progress(group.stop, total)
-                yield result
-
-        if self.threads == 1:
-            yield from report(map(with_walk, groups))
-            return
-        with ThreadPoolExecutor(self.threads) as pool:
-            yield from report(pool.map(with_walk, groups))
+        for group, result in zip(groups, self._workers.each(work, groups), strict=True):
+            if progress is not None:
+                progress(group.stop, total)
+            yield result
 
 
-def _channel_nonzeros(step: Step, tensor: Tensor) -> NDArray[np.int64]:
-    """Non-zeros per input channel (convolution) or input feature (linear layer) of one group of images."""
-    if step.planes is not None:
-        counts = np.count_nonzero(tensor.reshape(len(tensor), step.layer.C, -1), axis=(0, 2))
-    else:
-        counts = np.count_nonzero(tensor.reshape(len(tensor) * step.rows, -1), axis=0)
-    return np.asarray(counts, np.int64)
-
-
-def _tap_nonzeros(step: Step, tensor: Tensor) -> NDArray[np.int64]:
-    """Non-zeros that each reduction index (c, r, s) meets over all output positions of one group of images."""
-    layer = step.layer
+def _nonzeros(step: Step, tensor: Tensor) -> NDArray[np.int64]:
+    """Non-zeros of one group of images per input channel (or feature), then per reduction index."""
     if step.planes is None:
-        return _channel_nonzeros(step, tensor)
-    pad, stride = layer.padding, layer.stride
-    hit = tensor.reshape(len(tensor), layer.C, layer.H, layer.W) != 0
-    padded = np.pad(hit, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    counts = np.empty((layer.C, layer.R, layer.S), np.int64)
-    for r in range(layer.R):
-        for s in range(layer.S):
-            top, left = r * layer.dilation, s * layer.dilation
-            seen = padded[
-                :, :, top : top + stride * (layer.P - 1) + 1 : stride, left : left + stride * (layer.Q - 1) + 1 : stride
-            ]
-            counts[:, r, s] = np.count_nonzero(seen, axis=(0, 2, 3))
-    return counts.reshape(-1)
+        by_feature = np.count_nonzero(tensor.reshape(len(tensor) * step.rows, -1), axis=0)
+        return np.concatenate((by_feature, by_feature)).astype(np.int64)
+    sizes = convolution_of(step.layer)
+    return np.concatenate((channel_nonzeros(sizes, tensor), tap_nonzeros(sizes, tensor)))

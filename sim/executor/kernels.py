@@ -64,28 +64,38 @@ def _activate(tensor: Floats, code: int) -> None:
 activate = njit(cache=True, nogil=True, error_model="numpy")(_activate)
 
 
+def _error_function(tensor: Floats) -> None:
+    """Apply the error function in place. tensor : float32 or float64, any contiguous shape."""
+    flat = tensor.reshape(-1)
+    for i in range(flat.size):
+        flat[i] = math.erf(flat[i])
+
+
+error_function = njit(cache=True, nogil=True, error_model="numpy")(_error_function)
+
+
 def _pack(image: Floats, planes: Floats, p: Planes) -> None:
     """Copy one image (float32, (C*H*W,)) into its zero-padded phase planes (float32, (>= size,)); p : Planes."""
     planes[:] = np.float32(0.0)
-    stride, padding = p.stride, p.padding
+    row_stride, column_stride = p.row_stride, p.column_stride
     for c in range(p.channels):
         for i in range(p.row_phases):
             for j in range(p.column_phases):
                 base = ((c * p.row_phases + i) * p.column_phases + j) * p.plane
-                first = max(0, -((j - padding) // stride))
-                last = max(first, min(p.columns, -((j - padding - p.width) // stride)))
+                first = max(0, -((j - p.left) // column_stride))
+                last = max(first, min(p.columns, -((j - p.left - p.width) // column_stride)))
                 for y in range(p.rows):
-                    row = y * stride + i - padding
+                    row = y * row_stride + i - p.top
                     if row < 0 or row >= p.height:
                         continue
-                    source = _index((c * p.height + row) * p.width + j - padding + first * stride)
+                    source = _index((c * p.height + row) * p.width + j - p.left + first * column_stride)
                     target = _index(base + y * p.pitch + first)
-                    if stride == 1:
+                    if column_stride == 1:
                         for x in range(_index(last - first)):
                             planes[target + x] = image[source + x]
                     else:
                         for x in range(_index(last - first)):
-                            planes[target + x] = image[source + x * _index(stride)]
+                            planes[target + x] = image[source + x * _index(column_stride)]
 
 
 pack = njit(cache=True, nogil=True, error_model="numpy")(_pack)

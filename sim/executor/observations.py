@@ -1,11 +1,16 @@
-"""What an execution tells: latency, activation statistics, and how far it is from the dense reference."""
+"""What an execution tells: latency, activation statistics, accuracy's labels, and the distance from a dense reference."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...workloads.errors import InputError
+from .geometry import Convolution
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,12 @@ class Latency:
     p10_s: float
     p90_s: float
     repeats: int
+
+    @classmethod
+    def of(cls, times_s: NDArray[np.float64]) -> Latency:
+        """Percentiles of single measurements (seconds)."""
+        p10, median, p90 = np.percentile(times_s, [10, 50, 90])
+        return cls(median_s=float(median), p10_s=float(p10), p90_s=float(p90), repeats=times_s.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +49,16 @@ class ActivationCounts:
         """Fraction of the elements that are not zero."""
         return self.nonzeros / max(1, self.total)
 
+    def plus(self, other: ActivationCounts) -> ActivationCounts:
+        """Counts over the images of both."""
+        return ActivationCounts(
+            layer=self.layer,
+            nonzeros=self.nonzeros + other.nonzeros,
+            total=self.total + other.total,
+            channel_nonzeros=self.channel_nonzeros + other.channel_nonzeros,
+            tap_nonzeros=self.tap_nonzeros + other.tap_nonzeros,
+        )
+
 
 @dataclass(frozen=True)
 class SelfCheck:
@@ -54,3 +75,54 @@ class SelfCheck:
     @property
     def passed(self) -> bool:
         return self.error <= self.tolerance
+
+
+def measure_latency(infer: Callable[[int], object], *, repeats: int, warmup: int) -> Latency:
+    """Time ``infer(0)``, ``infer(1)``, ... one after the other; the first ``warmup`` calls do not count.
+
+    Raises
+    ------
+    InputError
+        for fewer than 1 repeat or a negative warm-up.
+    """
+    if repeats < 1 or warmup < 0:
+        raise InputError(f"repeats = {repeats}, warmup = {warmup}; needed are at least 1 and at least 0")
+    times = np.empty(warmup + repeats)
+    for i in range(times.size):
+        start = time.perf_counter()
+        infer(i)
+        times[i] = time.perf_counter() - start
+    return Latency.of(times[warmup:])
+
+
+def check_labels(labels: NDArray[np.integer], *, images: int, classes: int) -> None:
+    """Raise InputError unless ``labels`` are one class index per image."""
+    labels = np.asarray(labels)
+    if labels.shape != (images,) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"labels of shape {labels.shape} and dtype {labels.dtype}; needed is one integer for each of the "
+            f"{images} images"
+        )
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise InputError(f"labels from {labels.min()} to {labels.max()}; the network has classes 0 to {classes - 1}")
+
+
+def channel_nonzeros(sizes: Convolution, inputs: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Non-zeros per input channel of (n, C*H*W) inputs, int64 (C,)."""
+    counts = np.count_nonzero(inputs.reshape(len(inputs), sizes.channels, -1), axis=(0, 2))
+    return np.asarray(counts, np.int64)
+
+
+def tap_nonzeros(sizes: Convolution, inputs: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Non-zeros that each reduction index (c, r, s) meets over all output positions, int64 (C*R*S,)."""
+    top, left, bottom, right = sizes.pads
+    hit = inputs.reshape(len(inputs), sizes.channels, sizes.height, sizes.width) != 0
+    padded = np.pad(hit, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    counts = np.empty((sizes.channels, *sizes.kernel), np.int64)
+    (step_y, step_x), (high, wide) = sizes.strides, sizes.out_size
+    for r in range(sizes.kernel[0]):
+        for s in range(sizes.kernel[1]):
+            y, x = r * sizes.dilations[0], s * sizes.dilations[1]
+            rows, columns = slice(y, y + step_y * (high - 1) + 1, step_y), slice(x, x + step_x * (wide - 1) + 1, step_x)
+            counts[:, r, s] = np.count_nonzero(padded[:, :, rows, columns], axis=(0, 2, 3))
+    return counts.reshape(-1)

@@ -107,6 +107,11 @@ def make_plan(network: Network) -> Plan:
     )
 
 
+def rows_of_tile(planes: Planes) -> int:
+    """Output rows of one channel whose sums are formed together."""
+    return max(1, min(planes.out_height, (TILE_ELEMENTS - planes.out_width) // planes.pitch + 1))
+
+
 def _unsupported(layer: Layer) -> list[str]:
     """What keeps a layer from being executed, whatever its inputs are."""
     if layer.op not in OPERATORS:
@@ -239,7 +244,7 @@ def _make_step(layer: Layer, shapes: Mapping[str, Shape], slots: Mapping[str, Sl
         planes = planes_of(layer)
         # One output position and no padding: a row of weights meets the input tensor as it lies there.
         kernel = "row_products" if layer.P == layer.Q == 1 and not planes.packed else "convolve"
-        tile_rows = max(1, min(layer.P, (TILE_ELEMENTS - layer.Q) // planes.pitch + 1))
+        tile_rows = rows_of_tile(planes)
     elif layer.op == "linear" and layer.gemm is not None:
         kernel, rows = "row_products", layer.gemm.m
     elif layer.op in {"maxpool", "avgpool"}:

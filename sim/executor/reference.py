@@ -90,12 +90,12 @@ def _product(network: Network, layer: Layer, x: Array, level: int) -> Array:
 
 def convolve(x: Array, weights: Array, layer: Layer) -> Array:
     """Grouped convolution: x (N, C, H, W), weights (K, C/groups, R, S) -> (N, K, P, Q), float64."""
-    windows = _windows(x, layer, fill=0.0)
-    groups = zip(np.split(windows, layer.groups, axis=1), np.split(weights, layer.groups), strict=True)
+    seen = windows(x, layer, fill=0.0)
+    groups = zip(np.split(seen, layer.groups, axis=1), np.split(weights, layer.groups), strict=True)
     return np.concatenate([np.einsum("ncpqrs,kcrs->nkpq", a, w, optimize=True) for a, w in groups], axis=1)
 
 
-def _windows(x: Array, layer: Layer, *, fill: float) -> Array:
+def windows(x: Array, layer: Layer, *, fill: float) -> Array:
     """All (R, S) windows of the padded input: (N, C, P, Q, R, S). Windows may overhang at the far end."""
     extent_y, extent_x = (layer.R - 1) * layer.dilation + 1, (layer.S - 1) * layer.dilation + 1
     far_y = max(0, (layer.P - 1) * layer.stride + extent_y - layer.padding - layer.H)
@@ -108,9 +108,9 @@ def _windows(x: Array, layer: Layer, *, fill: float) -> Array:
 
 def _combination(layer: Layer, sources: list[Array]) -> Array:
     if layer.op == "maxpool":
-        return np.asarray(_windows(sources[0], layer, fill=-np.inf).max(axis=(4, 5)))
+        return np.asarray(windows(sources[0], layer, fill=-np.inf).max(axis=(4, 5)))
     if layer.op == "avgpool":
-        return np.asarray(_windows(sources[0], layer, fill=0.0).mean(axis=(4, 5)))
+        return np.asarray(windows(sources[0], layer, fill=0.0).mean(axis=(4, 5)))
     if layer.op == "concat":
         return np.concatenate(sources, axis=1)
     if layer.op not in {"add", "mul"}:

@@ -7,7 +7,7 @@ stream. Switching the level means reading another row of end pointers; no value 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,10 @@ from ...workloads.errors import InputError
 from ...workloads.layers import CONV_OPS, Layer
 from ...workloads.nesting import NestedWeights
 from ...workloads.network import Network
-from .geometry import planes_of, weight_offsets
+from .geometry import Product, convolution_of, planes_of, weight_offsets
 
+#: One level for all layers, or one per weighted layer in execution order (rerouting, Qin et al., arXiv 2112.10930).
+Level = int | Sequence[int]
 #: Rows are sorted in blocks of about this many weights, so that large layers need little extra memory.
 SORT_ELEMENTS = 1 << 22
 
@@ -63,8 +65,11 @@ class LevelStore:
     levels: int
 
     @classmethod
-    def from_network(cls, network: Network) -> LevelStore:
+    def from_network(cls, network: Network, products: Mapping[str, Product] | None = None) -> LevelStore:
         """Sort and pack the weights of a network.
+
+        ``products``: what each layer's weights are multiplied with, where the layer itself does not say it (imported
+        graphs, whose paddings and strides differ by side and axis).
 
         Raises
         ------
@@ -82,7 +87,8 @@ class LevelStore:
         for layer in weighted:
             weights = network.weights[layer.name]
             last = first + int(weights.nonzeros[0])
-            layers[layer.name] = _fill_rows(layer, weights, values[first:last], offsets[first:last])
+            product = (products or {}).get(layer.name) or _product_of(layer)
+            layers[layer.name] = _fill_rows(product, weights, values[first:last], offsets[first:last])
             first = last
         return cls(values=values, offsets=offsets, layers=layers, levels=network.levels)
 
@@ -91,16 +97,37 @@ class LevelStore:
         if not 0 <= level < self.levels:
             raise InputError(f"level {level} does not exist; levels are 0 (densest) to {self.levels - 1}")
 
-    def macs(self, level: int) -> dict[str, int]:
+    def by_layer(self, level: Level) -> dict[str, int]:
+        """Level of each weighted layer.
+
+        Raises
+        ------
+        InputError
+            if a level does not exist, or their number is not that of the weighted layers.
+        """
+        count = len(self.layers)
+        levels = [int(level)] * count if isinstance(level, int | np.integer) else [int(one) for one in level]
+        if len(levels) != count:
+            raise InputError(f"{len(levels)} levels given; needed is one, or one for each of {count} weighted layers")
+        for one in levels:
+            self.check_level(one)
+        return dict(zip(self.layers, levels, strict=True))
+
+    def macs(self, level: Level) -> dict[str, int]:
         """Exact multiply-accumulates of one inference at ``level``: non-zeros x output positions x repeats, per layer.
 
         Raises
         ------
         InputError
-            if the level does not exist.
+            as :meth:`by_layer`.
         """
-        self.check_level(level)
-        return {name: int(rows.macs[level]) for name, rows in self.layers.items()}
+        return {name: int(self.layers[name].macs[one]) for name, one in self.by_layer(level).items()}
+
+    @property
+    def rounding_bound(self) -> float:
+        """A-priori rounding error of the longest sum of products, relative to the sum of their magnitudes."""
+        longest = max((int((r.row_end[0] - r.row_start).max(initial=0)) for r in self.layers.values()), default=0)
+        return (longest + 2) * 2.0**-24
 
     @property
     def stored_bytes(self) -> int:
@@ -129,8 +156,15 @@ def _has_values(network: Network, name: str) -> bool:
     return weights is not None and weights.values is not None
 
 
+def _product_of(layer: Layer) -> Product | int:
+    """A convolution, or for row vectors (kernel ``row_products``) how many of them one inference has."""
+    if layer.op in CONV_OPS:
+        return Product(convolution_of(layer), layer.repeat)
+    return layer.repeat * (layer.gemm.m if layer.gemm is not None else 1)
+
+
 def _fill_rows(
-    layer: Layer, weights: NestedWeights, values: NDArray[np.float32], offsets: NDArray[np.int32]
+    product: Product | int, weights: NestedWeights, values: NDArray[np.float32], offsets: NDArray[np.int32]
 ) -> LayerRows:
     """Write one layer's retained weights into its part of the streams, sparsest level first within each row."""
     assert weights.values is not None  # from_network has named every layer without values
@@ -139,21 +173,25 @@ def _fill_rows(
     counts = np.stack([(keep > level).sum(axis=1, dtype=np.int64) for level in range(weights.levels)])
     row_end = np.cumsum(counts[0])
     row_start = row_end - counts[0]
-    all_offsets = _layer_offsets(layer, keep.shape)
+    all_offsets = _offsets(product, keep.shape)
     block = max(1, SORT_ELEMENTS // max(1, keep.shape[1]))
     for top in range(0, len(keep), block):
         rows = slice(top, top + block)
         part = slice(int(row_start[top]), int(row_end[rows][-1]))
+        if weights.levels == 1:  # nothing to order
+            kept = keep[rows] > 0
+            values[part], offsets[part] = dense[rows][kept], all_offsets[rows][kept]
+            continue
         # Stable: weights of one row and level stay in storage order, which walks the input planes forward.
         order = np.argsort(255 - keep[rows], axis=1, kind="stable")
         kept = np.arange(keep.shape[1]) < counts[0, rows, None]
         values[part] = np.take_along_axis(dense[rows], order, axis=1)[kept]
         offsets[part] = np.take_along_axis(all_offsets[rows], order, axis=1)[kept]
-    positions = layer.repeat * (layer.gemm.m if layer.gemm is not None else 1)
+    positions = product.runs * product.sizes.positions if isinstance(product, Product) else product
     return LayerRows(values, offsets, row_start, row_start + counts, positions)
 
 
-def _layer_offsets(layer: Layer, shape: tuple[int, ...]) -> NDArray[np.int32]:
-    if layer.op in CONV_OPS:
-        return weight_offsets(layer, planes_of(layer))
+def _offsets(product: Product | int, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    if isinstance(product, Product):
+        return weight_offsets(product.sizes, planes_of(product.sizes))
     return np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)

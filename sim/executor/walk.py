@@ -26,9 +26,9 @@ class Walk:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._arena = _aligned(plan.images * plan.arena_size)
-        self._scratch = _aligned(plan.scratch_size)
-        self._run = _aligned(plan.run_size)
+        self._arena = aligned(plan.images * plan.arena_size)
+        self._scratch = aligned(plan.scratch_size)
+        self._run = aligned(plan.run_size)
         # Views for the group sizes in use: full groups, the last group of a batch, single images.
         self._views: dict[int, list[tuple[Step, tuple[Tensor, ...], Tensor]]] = {}
 
@@ -110,7 +110,7 @@ def _multiply_elements(step: Step, inputs: tuple[Tensor, ...], target: Tensor) -
         result *= factor.reshape(count, channels, -1)
 
 
-def _aligned(size: int) -> Tensor:
+def aligned(size: int) -> Tensor:
     """``size`` zeroed floats that start at a cache line."""
     memory = np.zeros(size + LINE, np.float32)
     start = -(memory.ctypes.data // 4) % LINE
