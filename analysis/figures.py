@@ -142,7 +142,7 @@ def tradeoff_figure(study: Study) -> Picture:
     points: list[tuple[float, float]] = []
     for index, (label, result) in enumerate(labelled(study)):
         points += _draw_design(axes, study, result, label=label, index=index, scale=scale, measured=measured)
-    _frontier(axes, points)
+    draw_frontier(axes, points)
     axes.set_xlabel(f"energy per inference ({scale.unit})")
     axes.set_ylabel("accuracy" if measured else "weights kept")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -210,7 +210,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-def _frontier(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+def draw_frontier(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     front = pareto_front(points)
     if len(front) > 1:
         x, y = zip(*front, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..sim.results import LayerResult
 from ..workloads.errors import InputError
 from ..workloads.network import Network
 from .run import Progress as ProgressCallback
@@ -74,17 +73,17 @@ def show_study(study: Study, folder: Path | None) -> None:
     """Tables per design, every warning, and where the report lies."""
     from .tables import terminal_table
 
-    console = _console()
+    screen = console()
     for table in terminal_table(study):
-        console.print(table)
-    _print_warnings(console, study)
+        screen.print(table)
+    _print_warnings(screen, study)
     if folder is not None:
         note(f"report: {folder / 'report.html'}   data: {folder / 'result.json'}, layers.parquet, trace.parquet")
     else:
         note("add --out FOLDER for the HTML report, JSON and Parquet")
 
 
-def _console() -> Console:
+def console() -> Console:
     """Results: as wide as the terminal, or 100 columns where there is none (a pipe, a file)."""
     console = Console(emoji=False)
     return console if console.is_terminal else Console(width=100, emoji=False)
@@ -103,13 +102,18 @@ def show_comparison(study: Study, folder: Path | None) -> None:
     """One table over designs and levels, and every warning."""
     from .compare import terminal_comparison
 
-    console = _console()
-    console.print(terminal_comparison(study))
+    screen = console()
+    screen.print(terminal_comparison(study))
+    print_notices(screen, study)
+    if folder is not None:
+        note(f"figure: {folder / 'comparison.svg'}   table: {folder / 'comparison.csv'}")
+
+
+def print_notices(console: Console, study: Study) -> None:
+    """Designs that were left out, with the reason, and every warning."""
     for name, reason in study.skipped.items():
         console.print(f"[red]not run[/red] {name}: {reason}", highlight=False)
     _print_warnings(console, study)
-    if folder is not None:
-        note(f"figure: {folder / 'comparison.svg'}   table: {folder / 'comparison.csv'}")
 
 
 def _print_warnings(console: Console, study: Study) -> None:
@@ -147,10 +151,10 @@ def _dump(data: Any) -> str:
 def print_json(study: Study) -> None:
     from .tables import to_json
 
-    _print_object(to_json(study))
+    print_object(to_json(study))
 
 
-def _print_object(data: Any) -> None:
+def print_object(data: Any) -> None:
     Console(soft_wrap=True, markup=False, highlight=False).print(_dump(data))
 
 
@@ -158,7 +162,7 @@ def print_executions(network: Network, executions: Sequence[LevelExecution], *, 
     """Accuracy, latency and MACs of every executed level."""
     if as_json:
         levels = [vars(execution) for execution in executions]
-        _print_object({"network": network.name, "levels": levels})
+        print_object({"network": network.name, "levels": levels})
         return
     table = Table(title=f"{network.name} on this CPU, batch 1, one thread")
     for heading in ("level", "density", "MACs", "accuracy", "images", "latency median", "p10-p90", "max error"):
@@ -170,7 +174,7 @@ def print_executions(network: Network, executions: Sequence[LevelExecution], *, 
             str(e.level), f"{network.densities[e.level]:.1%}", f"{e.macs:,}", accuracy, str(e.images),
             f"{_ms(e.latency_median_s)} ms", spread, "-" if e.max_error is None else f"{e.max_error:.1e}",
         )  # fmt: skip
-    _console().print(table)
+    console().print(table)
 
 
 def _ms(seconds: float | None) -> str:
@@ -180,12 +184,12 @@ def _ms(seconds: float | None) -> str:
 def print_models(*, as_json: bool) -> None:
     """Every built-in network with its totals, its source, and what `--set` may change."""
     from ..workloads.bundled import fashion_layers
-    from ..workloads.zoo import MODELS, Parameter, build
+    from ..workloads.zoo import NETWORKS, Parameter, build
     from .sources import BUNDLED
 
     bundled = Network(BUNDLED, fashion_layers(), source="bundled, trained at four nested levels on Fashion-MNIST")
-    parameters: dict[str, Mapping[str, Parameter]] = {BUNDLED: {}, **{n: m.parameters for n, m in MODELS.items()}}
-    networks = [bundled, *(build(name) for name in sorted(MODELS))]
+    parameters: dict[str, Mapping[str, Parameter]] = {BUNDLED: {}, **{n: m.parameters for n, m in NETWORKS.items()}}
+    networks = [bundled, *(build(name) for name in sorted(NETWORKS))]
     if as_json:
         rows = [
             {
@@ -194,7 +198,7 @@ def print_models(*, as_json: bool) -> None:
             }
             for n in networks
         ]  # fmt: skip
-        _print_object({"models": rows})
+        print_object({"models": rows})
         return
     table = Table(title="built-in networks (batch 1)")
     table.add_column("name", no_wrap=True)
@@ -205,7 +209,7 @@ def print_models(*, as_json: bool) -> None:
     for n in networks:
         settable = " ".join(f"{key}={parameter.default}" for key, parameter in parameters[n.name].items())
         table.add_row(n.name, f"{n.params:,}", f"{n.macs:,}", settable or "-", n.source)
-    _console().print(table)
+    console().print(table)
 
 
 def print_accels(*, as_json: bool) -> None:
@@ -214,7 +218,7 @@ def print_accels(*, as_json: bool) -> None:
 
     designs = [load_design(name) for name in DESIGNS]
     if as_json:
-        _print_object({"accels": [design.model_dump(mode="json") for design in designs]})
+        print_object({"accels": [design.model_dump(mode="json") for design in designs]})
         return
     table = Table(title="built-in designs; `nestling accels NAME` prints the file")
     for heading in ("name", "description", "operating points", "unverified"):
@@ -222,7 +226,7 @@ def print_accels(*, as_json: bool) -> None:
     for design in designs:
         points = ", ".join(f"{p.name} {p.clock_hz / 1e6:g} MHz {p.voltage_v:g} V" for p in design.operating_points)
         table.add_row(design.name, design.description, points, str(len(design.unverified())))
-    _console().print(table)
+    console().print(table)
 
 
 def print_design_file(name: str) -> None:
@@ -239,7 +243,7 @@ def print_design_file(name: str) -> None:
 def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     """Benchmark rows: ours, the peer or bar, their ratio."""
     if as_json:
-        _print_object({"rows": [vars(row) for row in rows]})
+        print_object({"rows": [vars(row) for row in rows]})
         return
     table = Table(title="nestling bench: CPU seconds, medians; ratio = ours / peer")
     table.add_column("name")
@@ -249,40 +253,40 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     for row in rows:
         peer, ratio = ("-", "-") if row.peer is None else (f"{row.peer:,.3g}", f"{row.ratio:.2f}")
         table.add_row(row.name, f"{row.ours:,.3g}", peer, ratio, row.unit)
-    _console().print(table)
+    console().print(table)
 
 
 def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool, details: bool) -> None:
     """One line per validation suite: rows, exact rows, errors, bar, pass or fail."""
     if as_json:
-        _print_object({"suites": [outcome.to_json() for outcome in outcomes]})
+        print_object({"suites": [outcome.to_json() for outcome in outcomes]})
         return
     table = Table(title="nestling validate: our numbers against the reference's")
-    table.add_column("suite")
+    table.add_column("suite", no_wrap=True)
     for heading in ("rows", "exact", "mean", "p95", "max"):
-        table.add_column(heading, justify="right")
-    table.add_column("bar")
-    table.add_column("")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("bar", overflow="fold")
+    table.add_column("", no_wrap=True)
     for outcome in outcomes:
         s = outcome.summary
         verdict = "[green]pass[/green]" if outcome.passed else "[red]FAIL[/red]"
         errors = (_error(s.mean_error), _error(s.p95_error), _error(s.max_error))
         table.add_row(outcome.suite.name, str(s.rows), str(s.exact), *errors, outcome.demands, verdict)
-    console = _console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for outcome in outcomes:
         for text in outcome.missed:
-            console.print(f"[red]missed[/red] {outcome.suite.name}: {text}", highlight=False)
+            screen.print(f"[red]missed[/red] {outcome.suite.name}: {text}", highlight=False)
         if details:
-            console.print(_groups_table(outcome))
+            screen.print(_groups_table(outcome))
 
 
 def _groups_table(outcome: Outcome) -> Table:
     table = Table(title=f"{outcome.suite.name}: {outcome.suite.title}")
-    table.add_column("group")
-    table.add_column("quantity")
+    table.add_column("group", overflow="fold")
+    table.add_column("quantity", overflow="fold")
     for heading in ("rows", "exact", "mean", "p95", "max"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for (group, quantity), s in outcome.by_group().items():
         errors = (_error(s.mean_error), _error(s.p95_error), _error(s.max_error))
         table.add_row(group, quantity, str(s.rows), str(s.exact), *errors)
@@ -296,49 +300,11 @@ def _error(fraction: float) -> str:
 def print_explanations(explanations: Sequence[Explanation], *, as_json: bool) -> None:
     """Per design: where a layer's work, bytes and cycles went, and what density models make of it."""
     if as_json:
-        _print_object({"explanations": [explanation.to_json() for explanation in explanations]})
+        print_object({"explanations": [explanation.to_json() for explanation in explanations]})
         return
-    console = _console()
+    from .explain import terminal_explanation
+
+    screen = console()
     for explanation in explanations:
-        console.print(_work_table(explanation))
-        console.print(_models_table(explanation))
-
-
-def _work_table(explanation: Explanation) -> Table:
-    table = Table(title=f"{explanation.layer} on {explanation.design}")
-    table.add_column("per inference")
-    for result in explanation.results:
-        table.add_column(f"level {result.level}", justify="right")
-    rows: dict[str, Callable[[LayerResult], str]] = {
-        "computed MACs": lambda r: f"{r.counts['mac_computed']:,}",
-        "  effectual (both non-zero)": lambda r: f"{r.counts['mac_effectual']:,}",
-        "gated MACs": lambda r: f"{r.counts['mac_gated']:,}",
-        "skipped MACs": lambda r: f"{r.counts['mac_skipped']:,}",
-        "= dense MACs": lambda r: f"{r.counts['mac_dense']:,}",
-        "utilisation": lambda r: f"{r.utilisation:.1%}",
-        "cycles": lambda r: f"{r.cycles:,}",
-        "  compute": lambda r: f"{r.split.compute:,}",
-        "  DRAM stall": lambda r: f"{r.split.dram_stall:,}",
-        "  load stall": lambda r: f"{r.split.load_stall:,}",
-        "  output stall": lambda r: f"{r.split.output_stall:,}",
-        "  fill and drain": lambda r: f"{r.split.fill_drain:,}",
-        "DRAM read, bytes": lambda r: f"{r.counts['dram_read_bytes']:,}",
-        "  compulsory": lambda r: f"{r.compulsory_bytes:,}",
-        "DRAM written, bytes": lambda r: f"{r.counts['dram_write_bytes']:,}",
-        "energy": lambda r: f"{sum(r.energy_j.values()) * 1e6:,.3f} µJ",
-    }
-    for name, text in rows.items():
-        table.add_row(name, *(text(result) for result in explanation.results))
-    return table
-
-
-def _models_table(explanation: Explanation) -> Table:
-    table = Table(title="the same layer under density models (error against the actual masks)")
-    for heading in ("level", "model", "cycles", "error", "energy", "error"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    for result, models in zip(explanation.results, explanation.models, strict=True):
-        for m in models:
-            errors = ("-", "-") if m.model == "actual" else (f"{m.cycles_error:+.2%}", f"{m.energy_error:+.2%}")
-            energy = f"{m.energy_j * 1e6:,.3f} µJ"
-            table.add_row(str(result.level), m.model, f"{m.cycles:,}", errors[0], energy, errors[1])
-    return table
+        for part in terminal_explanation(explanation):
+            screen.print(part)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..accel.zigzag import ZigZagLayer, energy_by_memory, read_accelerator, read_layer, replay
 from ..workloads.errors import InputError
-from .output import _console, _print_object
+from .output import console, print_object
 from .suites.zigzag import read_layers
 from .units import percent, si_scale
 
@@ -56,7 +56,7 @@ def _layers(path: Path) -> list[ZigZagLayer]:
 def print_replay(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """The layers and their sum as a table, or one JSON object."""
     if as_json:
-        _print_object({"layers": list(rows)})
+        print_object({"layers": list(rows)})
         return
     memories = list(rows[0]["memory_j"])
     scale = si_scale([row["energy_j"] for row in rows], "J")
@@ -70,7 +70,7 @@ def print_replay(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         stated = row["stated_j"]
         shown = ["-", "-"] if stated is None else [scale.number(stated), _difference(row["energy_j"], stated)]
         table.add_row(row["layer"], macs.number(row["macs"]), *(scale.number(value) for value in parts), *shown)
-    _console().print(table)
+    console().print(table)
 
 
 def _total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,31 +1,33 @@
-"""One Parquet file per trace: a row per product layer, streamed, readable by pandas, polars and DuckDB.
-
-Schema version 1. Scalar columns: ``name``, ``op``, ``C H W K P Q R S stride padding dilation groups repeat``, the
-GEMM view ``b m n k``, ``weight_bits``, ``activation_bits``, ``bias_bytes``, ``relu_in``, ``activation_density``,
-``activation_images``. List columns (one entry per level, densest first): ``nonzeros`` and ``bytes_<format>``. Binary
-columns: ``keep`` (uint8 per weight, row-major (b*n, k); null for products of two activations), ``tap_nonzeros``
-(int64 little-endian; null if assumed) and ``sample`` (int16 little-endian input codes of the shape in
-``sample_shape``; null if none). Network-wide facts (levels, source, operators without products) stand as JSON in the
-file's metadata under ``nestling``.
-"""
+"""One Parquet file per trace: a row per product layer, written and read one at a time (columns: :mod:`trace_schema`)."""
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, overload
 
 from ..workloads.errors import InputError
-from ..workloads.layers import CONV_OPS, Gemm, Layer
-from .trace import DIMENSIONS, Activations, DataMovement, LayerTrace, Trace
+from .parquet_guard import check_claims, metadata_of, read_directory
+from .trace import LayerFacts, LayerSource, LayerTrace, Trace
+from .trace_schema import (
+    LARGE_COLUMNS,
+    arrow_schema,
+    facts_of,
+    formats_of,
+    header_text,
+    layer_of,
+    parse_header,
+    row_of,
+)
 
-SCHEMA = 1
-_SCALARS = ("weight_bits", "activation_bits", "bias_bytes")
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+#: Bytes of a name and entries of a list in a file's directory; more is refused before it is allocated.
+_THRIFT_LIMITS = {"thrift_string_size_limit": 64 << 20, "thrift_container_size_limit": 1 << 20}
 
 
 def write_trace(path: Path, trace: Trace) -> None:
@@ -34,149 +36,134 @@ def write_trace(path: Path, trace: Trace) -> None:
     Raises
     ------
     InputError
-        if the folder cannot be written to.
+        if the folder cannot be written to, or a layer is too large for a file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    formats = sorted(trace.layers[0].storage) if trace.layers else []
-    schema = _schema(pa, formats).with_metadata({b"nestling": json.dumps(_header(trace), sort_keys=True).encode()})
+    formats = sorted(trace.facts[0].storage) if trace.facts else []
+    schema = arrow_schema(formats)
+    rows = (layer_table(layer, schema) for layer in trace.layers)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
-            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for layer in trace.layers:
-                    writer.write_table(pa.Table.from_pylist([_row(layer)], schema=schema))
+            write_tables(temporary, rows, schema, header=header_text(trace))
             temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
+def layer_table(layer: LayerTrace, schema: pa.Schema) -> pa.Table:
+    """One layer as a table of one row."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([row_of(layer)], schema=schema)
+
+
+def write_tables(
+    path: Path, tables: Iterable[pa.Table], schema: pa.Schema, *, header: bytes, compress: bool = True
+) -> None:
+    """Write one row group per table; the bytes of the file depend on tables, header and ``compress`` only."""
+    import pyarrow.parquet as pq
+
+    # Masks are a few symbols: zstd's entropy coder at its fastest level is all they need. The reader relies on one data page
+    # per cell (no dictionaries) and on checksums.
+    options: dict[str, Any] = {"compression": "zstd", "compression_level": 1} if compress else {"compression": "none"}
+    options |= {
+        "use_dictionary": False,
+        "write_statistics": False,
+        "write_page_checksum": True,
+        "data_page_version": "1.0",
+    }
+    with pq.ParquetWriter(path, schema.with_metadata({b"nestling": header}), **options) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
 def read_trace(path: Path) -> Trace:
-    """Read a trace file.
+    """Open a trace file; a layer's masks are read, and checked against its counts, when the layer is asked for.
 
     Raises
     ------
     InputError
-        if the file is missing, is not Parquet, has another schema, or a layer's numbers contradict each other.
+        if the file is missing, is not Parquet, has another schema, claims sizes that it cannot hold, or a layer's numbers
+        contradict each other. Asking for a layer raises it where the masks are garbled.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    with _readable(path):
+        layers, header = _open(path)
+        return Trace(layers=layers, **header)
+
+
+class StoredLayers(LayerSource):
+    """The layers of a trace file. Each access reads one row group and leaves nothing behind."""
+
+    def __init__(self, path: Path, metadata: pq.FileMetaData, facts: Sequence[LayerFacts]) -> None:
+        self.facts = facts
+        self._path, self._metadata, self._stamp = path, metadata, _stamp(path)
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    @overload
+    def __getitem__(self, index: int) -> LayerTrace: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[LayerTrace]: ...
+
+    def __getitem__(self, index: int | slice) -> LayerTrace | Sequence[LayerTrace]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(len(self))[index])
+        number = range(len(self))[index]
+        with _readable(self._path):
+            if _stamp(self._path) != self._stamp:
+                raise InputError("the file changed while it was being read")
+            return layer_of(self.facts[number], self._row(number))
+
+    def _row(self, number: int) -> dict[str, Any]:
+        import pyarrow.parquet as pq
+
+        columns = [*LARGE_COLUMNS, "sample_shape", "activation_density", "activation_images"]
+        with pq.ParquetFile(self._path, metadata=self._metadata, page_checksum_verification=True) as file:
+            table = file.read_row_group(number, columns=columns, use_threads=False)
+        row = {name: table.column(name)[0] for name in columns}
+        # A mask stays where Arrow put it: a Python copy would double what a large layer takes.
+        return {name: x.as_buffer() if name in LARGE_COLUMNS else x.as_py() for name, x in row.items()}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever Arrow or a garbled column raises becomes one InputError that names the file."""
+    import pyarrow as pa
+
     try:
-        with pq.ParquetFile(path) as file:
-            header = _parse_header(path, file.schema_arrow.metadata or {})
-            layers = tuple(_layer(path, row, header["levels"]) for row in _rows(file))
+        yield
+    except InputError as error:
+        raise InputError([f"{path}: {problem}" for problem in error.problems]) from None
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        text = next(iter(str(error).splitlines()), "no reason given")
+        raise InputError(f"{path}: not a readable Parquet file ({text})") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: a column is missing or garbled ({error})") from None
-    return Trace(
-        network=header["network"],
-        levels=header["levels"],
-        layers=layers,
-        data_movement=tuple(DataMovement(**entry) for entry in header["data_movement"]),
-        source=header["source"],
-        weight_densities=np.array(header["weight_densities"]),
-    )
 
 
-def _schema(pa: Any, formats: list[str]) -> Any:
-    fields = [("name", pa.string()), ("op", pa.string())]
-    fields += [(name, pa.int64()) for name in (*DIMENSIONS, "b", "m", "n", "k", *_SCALARS)]
-    fields += [("relu_in", pa.bool_()), ("activation_density", pa.float64()), ("activation_images", pa.int64())]
-    fields += [("nonzeros", pa.list_(pa.int64()))]
-    fields += [(f"bytes_{name}", pa.list_(pa.int64())) for name in formats]
-    fields += [("keep", pa.large_binary()), ("tap_nonzeros", pa.large_binary())]
-    fields += [("sample", pa.large_binary()), ("sample_shape", pa.list_(pa.int64()))]
-    return pa.schema(fields)
+def _open(path: Path) -> tuple[StoredLayers, dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    directory = read_directory(path)
+    header = parse_header(metadata_of(directory).get(b"nestling", b""))
+    check_claims(path, directory, LARGE_COLUMNS)
+    with pq.ParquetFile(path, page_checksum_verification=True, **_THRIFT_LIMITS) as file:
+        schema = file.schema_arrow
+        formats = formats_of(schema.names)
+        if not schema.remove_metadata().equals(arrow_schema(formats)):
+            raise InputError("columns are not those of a trace of this version")
+        small = [name for name in schema.names if name not in LARGE_COLUMNS]
+        rows = file.read(columns=small, use_threads=False).to_pylist() if file.metadata.num_rows else []
+        facts = tuple(facts_of(row, header["levels"]) for row in rows)
+        return StoredLayers(path, file.metadata, facts), header
 
 
-def _header(trace: Trace) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "network": trace.network,
-        "levels": trace.levels,
-        "source": trace.source,
-        "weight_densities": [float(d) for d in trace.weight_densities],
-        "data_movement": [asdict(entry) for entry in trace.data_movement],
-    }
-
-
-def _parse_header(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    try:
-        header = json.loads(metadata[b"nestling"])
-    except (KeyError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise InputError(f"{path}: Parquet without a 'nestling' header: not a trace") from None
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        raise InputError(f"{path}: trace schema is not {SCHEMA}, the one this version reads")
-    if not isinstance(header.get("levels"), int) or not 1 <= header["levels"] <= 255:
-        raise InputError(f"{path}: levels = {header.get('levels')!r}; allowed are 1 to 255")
-    return header
-
-
-def _row(trace: LayerTrace) -> dict[str, Any]:
-    layer, gemm, taps = trace.layer, trace.layer.gemm, trace.activations.tap_nonzeros
-    assert gemm is not None
-    row: dict[str, Any] = {"name": layer.name, "op": layer.op, "relu_in": layer.relu_in}
-    row |= {name: getattr(layer, name) for name in DIMENSIONS}
-    row |= asdict(gemm) | {name: getattr(trace, name) for name in _SCALARS}
-    row |= {"activation_density": trace.activations.density, "activation_images": trace.activations.images}
-    row |= {"nonzeros": trace.nonzeros.tolist()}
-    row |= {f"bytes_{name}": size.tolist() for name, size in trace.storage.items()}
-    row["keep"] = None if trace.keep is None else np.ascontiguousarray(trace.keep).tobytes()
-    row["tap_nonzeros"] = None if taps is None else taps.astype("<i8").tobytes()
-    sample = trace.activations.sample
-    row["sample"] = None if sample is None else sample.astype("<i2").tobytes()
-    row["sample_shape"] = None if sample is None else list(sample.shape)
-    return row
-
-
-def _rows(file: Any) -> Iterator[dict[str, Any]]:
-    for group in range(file.num_row_groups):
-        yield from file.read_row_group(group).to_pylist()
-
-
-def _layer(path: Path, row: dict[str, Any], levels: int) -> LayerTrace:
-    gemm = Gemm(*(int(row[axis]) for axis in "bmnk"))
-    dimensions: dict[str, Any] = {name: int(row[name]) for name in DIMENSIONS}
-    layer = Layer(
-        name=row["name"],
-        op=row["op"],
-        **dimensions,
-        gemm=None if row["op"] in CONV_OPS else gemm,
-        relu_in=bool(row["relu_in"]),
-    )
-    if layer.gemm != gemm:
-        raise InputError(f"{path}: layer '{layer.name}': GEMM view {gemm} does not follow from the dimensions")
-    keep = None
-    if row["keep"] is not None:
-        shape = (gemm.b * gemm.n, gemm.k)
-        if len(row["keep"]) != shape[0] * shape[1]:
-            raise InputError(f"{path}: layer '{layer.name}': keep map has {len(row['keep'])} entries, needs {shape}")
-        keep = np.frombuffer(row["keep"], dtype=np.uint8).reshape(shape)
-    taps = None if row["tap_nonzeros"] is None else np.frombuffer(row["tap_nonzeros"], dtype="<i8").astype(np.int64)
-    sample = None
-    if row["sample"] is not None:
-        sample = np.frombuffer(row["sample"], dtype="<i2").astype(np.int16).reshape(row["sample_shape"])
-    nonzeros = np.array(row["nonzeros"], dtype=np.int64)
-    if keep is not None and nonzeros.tolist() != [int((keep > level).sum()) for level in range(levels)]:
-        raise InputError(f"{path}: layer '{layer.name}': non-zeros do not match the keep map")
-    return LayerTrace(
-        layer=layer,
-        levels=levels,
-        keep=keep,
-        nonzeros=nonzeros,
-        storage={
-            name.removeprefix("bytes_"): np.array(size, dtype=np.int64)
-            for name, size in row.items()
-            if name.startswith("bytes_")
-        },
-        activations=Activations(float(row["activation_density"]), int(row["activation_images"]), taps, sample),
-        **{name: int(row[name]) for name in _SCALARS},
-    )
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Tells one content of a path from another."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

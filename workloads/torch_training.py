@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +150,7 @@ class NestedTrainer:
     layers : graph of the network.
     start : weights and biases (K,) to start from; they are copied.
     densities : fraction of the prunable weights per level, densest first.
+    keep : fixed masks, layer name -> levels that keep each weight; None: from magnitudes, along the ramp.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class NestedTrainer:
         *,
         densities: Sequence[float],
         recipe: Recipe,
+        keep: Mapping[str, NDArray[np.uint8]] | None = None,
     ) -> None:
         check_trainable(layers)
         check_densities(densities)
@@ -166,7 +168,8 @@ class NestedTrainer:
         weights, biases = _detached(start)
         self.weights: Tensors = {n: w.requires_grad_(True) for n, w in weights.items()}
         self.biases: Tensors = {n: b.repeat(len(densities), 1).requires_grad_(True) for n, b in biases.items()}
-        self.keep: dict[str, NDArray[np.uint8]] = {}
+        self.keep: dict[str, NDArray[np.uint8]] = dict(keep or {})
+        self._fixed = keep is not None
         self._masks: list[Tensors] = []
         self._order = allocation_order({n: tuple(w.shape) for n, w in weights.items()})
         self.update_masks(0.0)
@@ -177,8 +180,11 @@ class NestedTrainer:
             cubic_density(progress, target=d, start=self.recipe.ramp_start, end=self.recipe.ramp_end)
             for d in self.densities
         )
-        scores = {n: w.detach().abs().contiguous().numpy() for n, w in self.weights.items()}
-        self.keep = keep_from_ranking(scores, current, order=self._order)
+        if self._fixed:
+            current = self.densities
+        else:
+            scores = {n: w.detach().abs().contiguous().numpy() for n, w in self.weights.items()}
+            self.keep = keep_from_ranking(scores, current, order=self._order)
         self._masks = [
             {n: channels_last(torch.from_numpy((k > level).astype(np.float32))) for n, k in self.keep.items()}
             for level in range(len(self.densities))
@@ -197,8 +203,18 @@ class NestedTrainer:
             biases[name] = self.biases[name][source]
         return weights, biases
 
-    def train(self, images: Images, *, stage: str = "nested", report: Report | None = None) -> None:
-        """Run all epochs of the recipe (AdamW, Loshchilov and Hutter, arXiv 1711.05101; biases do not decay)."""
+    def train(
+        self,
+        images: Images,
+        *,
+        stage: str = "nested",
+        report: Report | None = None,
+        after_epoch: Callable[[], None] | None = None,
+    ) -> None:
+        """Run all epochs of the recipe (AdamW, Loshchilov and Hutter, arXiv 1711.05101; biases do not decay).
+
+        ``after_epoch`` is called between epochs, not after the last one; it may change weights in place.
+        """
         recipe = self.recipe
         generator = torch.Generator().manual_seed(recipe.seed)
         # Drawn apart from the data, so that runs with and without switch points see the same batches.
@@ -207,7 +223,11 @@ class NestedTrainer:
         optimizer = torch.optim.AdamW([decaying, {"params": [*self.biases.values()], "weight_decay": 0.0}], lr=0.0)
         losses = _EpochLoss(stage, recipe.epochs, report)
         current, frozen = self.update_masks(0.0), False
+        before = 0
         for step, (epoch, progress, index) in enumerate(_batches(images, recipe, generator)):
+            if epoch != before and after_epoch is not None:
+                after_epoch()
+            before = epoch
             if not frozen and (step % recipe.mask_interval == 0 or progress >= recipe.ramp_end):
                 current, frozen = self.update_masks(progress), progress >= recipe.ramp_end
             _set_rate(optimizer, learning_rate(progress, peak=recipe.peak_rate, warmup=recipe.warmup))

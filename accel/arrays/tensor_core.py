@@ -4,7 +4,8 @@ A block is 64 output features (4 sub-partitions x 16 rows) by the columns whose 
 weights of one issue step stay in the multipliers' registers while those columns pass (see :mod:`tensor_core_gemm`, which
 states the accesses). A structured core chooses per tile the sparsest pattern that the actual weights obey, two non-zeros in
 every M consecutive reduction indices of every row, and runs the tile dense where none does: pruned weights that are not
-structured gain nothing. Plans say how many MACs run in which pattern, and every run warns of what falls back to dense. The reduction is flattened with channels innermost (r, s, c), as the im2col of a channels-last
+structured gain nothing. Plans say how many MACs run in which pattern, and every run warns of what falls back to dense.
+The reduction is flattened with channels innermost (r, s, c), as the im2col of a channels-last
 tensor; the last group of a row is padded with zeros.
 
 A tile takes max(issue steps x columns, bytes read from the shared memory / its bandwidth) cycles: at 2:8 the inputs of four
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ...traces.trace import LayerTrace
+from ...traces.trace import LayerTrace, channels_last
 from ...workloads.layers import CONV_OPS
 from ..loopnest import Blocking, Int64Array, block_sizes
 from ..schedule import TileOrder, build_table
@@ -102,13 +103,10 @@ def plans(trace: LayerTrace, levels: Sequence[int], design: Design) -> Iterator[
 
 def flattened_keep(trace: LayerTrace) -> NDArray[np.uint8]:
     """The keep map with channels innermost, uint8 (b*n, k) in reduction order (r, s, c); all kept for two activations."""
-    gemm, layer = trace.layer.gemm, trace.layer
-    assert gemm is not None
-    keep = kept_levels(trace)
+    layer, keep = trace.layer, kept_levels(trace)
     if layer.op not in CONV_OPS or layer.R * layer.S == 1:
         return keep
-    taps = layer.R * layer.S
-    return np.ascontiguousarray(keep.reshape(-1, gemm.k // taps, taps).transpose(0, 2, 1)).reshape(keep.shape)
+    return channels_last(keep, layer.R * layer.S)
 
 
 def issued_per_row(depth: Int64Array, pattern: WeightPattern) -> Int64Array:

@@ -1,6 +1,7 @@
 """Numba kernels of the storage formats: run and group statistics of ``keep``, and bit packing.
 
-Plain arrays in, ``out`` written. The callers (``statistics``, ``bitpack``) check types, shapes and ranges.
+Plain arrays in, ``out`` written. The callers (``statistics``, ``bitpack``) check types, shapes and ranges. The interpreter's
+lock is released, so that layers can be sized side by side.
 """
 
 import numpy as np
@@ -17,16 +18,24 @@ def _count_escapes(keep: NDArray[np.uint8], escapes: NDArray[np.int64], histogra
     """
     levels, widths = escapes.shape
     short = histogram.shape[1]
-    following = np.zeros(levels, dtype=np.int64)
-    for i in range(keep.size):
-        for level in range(keep[i]):
-            gap = i - following[level]
-            following[level] = i + 1
-            if gap < short:
-                histogram[level + 1, gap] += 1
-            else:
-                for k in range(widths):
-                    escapes[level, k] += gap >> k
+    block = 4096
+    places = np.empty(block, dtype=np.int64)
+    for level in range(levels):
+        following = 0
+        for start in range(0, keep.size, block):
+            # First where the weights are, then the runs between them: neither loop branches on random data.
+            found = 0
+            for i in range(start, min(start + block, keep.size)):
+                places[found] = i
+                found += keep[i] > level
+            for place in places[:found]:
+                gap = place - following
+                following = place + 1
+                if gap < short:
+                    histogram[level + 1, gap] += 1
+                else:
+                    for k in range(widths):
+                        escapes[level, k] += gap >> k
 
 
 def _count_stream_escapes(keep: NDArray[np.uint8], escapes: NDArray[np.int64], histogram: NDArray[np.int64]) -> None:
@@ -103,8 +112,8 @@ def _unpack_fields(data: NDArray[np.uint8], position: int, width: int, out: NDAr
         out[i] = value
 
 
-count_escapes = njit(cache=True)(_count_escapes)
-count_stream_escapes = njit(cache=True)(_count_stream_escapes)
-find_largest_occupancy = njit(cache=True)(_find_largest_occupancy)
-pack_fields = njit(cache=True)(_pack_fields)
-unpack_fields = njit(cache=True)(_unpack_fields)
+count_escapes = njit(cache=True, nogil=True)(_count_escapes)
+count_stream_escapes = njit(cache=True, nogil=True)(_count_stream_escapes)
+find_largest_occupancy = njit(cache=True, nogil=True)(_find_largest_occupancy)
+pack_fields = njit(cache=True, nogil=True)(_pack_fields)
+unpack_fields = njit(cache=True, nogil=True)(_unpack_fields)
