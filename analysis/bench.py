@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from ..sim.pipeline import flat_timing, run_recurrence
 from ..sim.pipeline_simpy import run_simpy
 from ..sim.simulate import simulate
 from ..traces.lowering import lower
+from ..workloads.errors import unknown_name
 from ..workloads.synthetic import with_synthetic_levels
 from ..workloads.zoo import build
 from .run import Progress
@@ -44,15 +45,31 @@ def _row(name: str, ours: float, unit: str, *, peer: float | None = None) -> Ben
     return BenchRow(name, ours, peer, None if peer is None else ours / peer, unit)
 
 
-def run_benchmarks(progress: Progress) -> list[BenchRow]:
-    """All benchmarks, a minute or two."""
-    suites: tuple[Callable[[], list[BenchRow]], ...] = (
-        _command_line, _resnet50, _designs, _engines, _scale_sim, _dram,
-    )  # fmt: skip
+def run_benchmarks(progress: Progress, suites: Sequence[str] = (), *, large: bool = False) -> list[BenchRow]:
+    """The named suites, or all of them, which takes minutes. ``large``: also what takes many minutes (7 billion weights).
+
+    Raises
+    ------
+    InputError
+        for an unknown suite, with the nearest match.
+    """
+    known: dict[str, Callable[[], list[BenchRow]]] = {
+        "command-line": _command_line,
+        "resnet50": _resnet50,
+        "designs": _designs,
+        "engines": _engines,
+        "scale-sim": _scale_sim,
+        "dram": _dram,
+        "trace": partial(_trace, large=large),
+    }
+    for name in suites:
+        if name not in known:
+            raise unknown_name("benchmark", name, known)
     rows = []
-    for done, suite in enumerate(suites, start=1):
-        rows += suite()
-        progress("bench", done, len(suites))
+    chosen = list(suites) or list(known)
+    for done, name in enumerate(chosen, start=1):
+        rows += known[name]()
+        progress("bench", done, len(chosen))
     return rows
 
 
@@ -112,6 +129,12 @@ def _designs() -> list[BenchRow]:
         seconds = _cpu_seconds(partial(simulate, trace, design), 1 if both_sides else 3)
         rows.append(_row(f"ResNet-50 x 3 levels on {name}", seconds, "CPU s", peer=20.0 if both_sides else 1.0))
     return rows
+
+
+def _trace(*, large: bool) -> list[BenchRow]:
+    from .bench_trace import trace_rows
+
+    return trace_rows(large=large)
 
 
 def _scale_sim() -> list[BenchRow]:

@@ -172,33 +172,22 @@ def compare(
     Examples: `nestling compare resnet50 --accel all --levels 0.5,0.25,0.13 --out results/compare` ·
     `nestling compare resnet50 --equalise` · `nestling compare resnet50 --ablate smartdeal`
     """
-    from .output import deliver_comparison, progress_bars
-    from .run import RunOptions, available_threads, make_study
+    from .run import RunOptions, available_threads
+    from .compare_command import compare_designs, compare_smartdeal
 
     special = ablate is not None or equalise
     workload = opt.chosen_workload(
         model, settings, levels=levels, images=images, seed=seed, shapes=shape, draw=not special
     )
     options = RunOptions(
-        point=point,
-        levels=level,
-        execute=execute,
-        threads=available_threads(),
-        seed=seed,
-        skip_unable=True,
+        point=point, levels=level, execute=execute, threads=available_threads(), seed=seed, skip_unable=True,
         prefer_point="nominal",
-    )
+    )  # fmt: skip
     if special:
-        from .smartdeal_command import compare_smartdeal
-
-        compare_smartdeal(
-            workload, ablate=ablate, equalise=equalise, options=options, command=_command(), out=out, json=json
-        )
+        compare_smartdeal(workload, ablate, equalise=equalise, options=options, command=_command(), out=out, json=json)
         return
-    with progress_bars() as progress:
-        designs = opt.chosen_designs(accel or ["all"], dram=dram, objective=objective, node=node)
-        study = make_study(workload, designs, options=options, command=_command(), progress=progress)
-    deliver_comparison(study, out, as_json=json)
+    designs = opt.chosen_designs(accel or ["all"], dram=dram, objective=objective, node=node)
+    compare_designs(workload, designs, options=options, command=_command(), out=out, json=json)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from ..sim.memory import layer_streams
 from ..sim.simulate import check_widths
 from ..traces.requests import FORMATS, LINE_BYTES, Requests, read_requests, write_requests
 from ..traces.trace import Trace
-from ..workloads.errors import InputError, unknown_name
+from ..workloads.errors import InputError
 
 _FLAT_DEVICES = ("smartexchange_100pj_per_byte", "horowitz_45nm", "lpddr4_8pj_per_bit")
 
@@ -128,9 +128,7 @@ def export_requests(trace: Trace, design: Design, layer: str, *, level: int, fol
     """
     trace.check_level(level)
     check_widths(trace, design)
-    found = next((x for x in trace.layers if x.layer.name == layer), None)
-    if found is None:
-        raise unknown_name("layer", layer, [x.layer.name for x in trace.layers])
+    found = trace.layer(layer)
     plan = next(iter(ARRAYS[design.array.kind].plans(found, [level], design)))
     requests = layer_streams(found, plan, design.weight_format).requests()
     written = []

@@ -20,6 +20,9 @@ DATA_OPS = frozenset(
     {
         "maxpool", "avgpool", "add", "concat", "mul", "bn", "layernorm",
         "embed", "edge_softmax", "fps", "ballquery", "param",
+        # Of imported graphs: arithmetic per element; any other normalisation; reductions; interpolation; the same
+        # elements elsewhere (transposed, sliced, repeated); by index; zeros around; another shape, nothing moves.
+        "elementwise", "softmax", "norm", "reduce", "resize", "rearrange", "gather", "pad", "view",
     }
 )  # fmt: skip
 OPS = STATIC_OPS | DYNAMIC_OPS | DATA_OPS

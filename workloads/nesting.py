@@ -45,11 +45,12 @@ class NestedWeights:
             raise InputError(f"{self.name}: {self.levels} levels; allowed are 1 to {MAX_LEVELS}")
         if self.keep.dtype != np.uint8:
             raise InputError(f"{self.name}: keep has dtype {self.keep.dtype}, must be uint8")
-        histogram = np.bincount(self.keep.reshape(-1), minlength=self.levels + 1).astype(np.int64)
-        if histogram.size > self.levels + 1:
-            raise InputError(f"{self.name}: keep reaches {histogram.size - 1}, but there are {self.levels} levels")
-        # nnz(l) = number of weights with keep > l: a reversed cumulative histogram.
-        object.__setattr__(self, "_counts", histogram[::-1].cumsum()[::-1][1:].copy())
+        highest = int(self.keep.max(initial=0))
+        if highest > self.levels:
+            raise InputError(f"{self.name}: keep reaches {highest}, but there are {self.levels} levels")
+        # One comparison per level: a histogram would widen every byte to an index of eight first.
+        counts = [np.count_nonzero(self.keep > level) for level in range(self.levels)]
+        object.__setattr__(self, "_counts", np.array(counts, dtype=np.int64))
         if self.values is not None:
             self._check_values(self.values)
 

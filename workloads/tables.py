@@ -25,7 +25,8 @@ from .errors import InputError
 from .layers import CONV_OPS, DATA_OPS, WINDOW_OPS, Gemm, Layer
 from .network import INPUT, Network
 
-_COLUMNS = (
+#: Columns that a table must have, in the order in which one is written.
+COLUMNS = (
     "name", "op", "src", "C", "H", "W", "K", "R", "S", "stride", "pad", "dil", "groups", "P", "Q", "repeat",
     "gemm_b", "gemm_m", "gemm_n", "gemm_k", "w_params", "b_params", "norm_params", "macs", "act", "relu_in",
 )  # fmt: skip
@@ -43,7 +44,7 @@ def load_table(path: Path) -> Network:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable text file ({error})") from None
     rows = csv.DictReader(text.splitlines())
-    missing = [c for c in _COLUMNS if c not in (rows.fieldnames or ())]
+    missing = [c for c in COLUMNS if c not in (rows.fieldnames or ())]
     if missing:
         raise InputError(f"{path}: line 1: columns {', '.join(missing)} are missing")
     layers: list[Layer] = []
@@ -65,7 +66,7 @@ def _layer(row: dict[str, str], earlier: list[str]) -> Layer:
     if None in row or None in row.values():
         raise InputError("the row does not have one field per column of the first line")
     op = row["op"]
-    numbers = {c: _integer(row, c) for c in _COLUMNS if c not in ("name", "op", "src", "act")}
+    numbers = {c: _integer(row, c) for c in COLUMNS if c not in ("name", "op", "src", "act")}
     window = op in WINDOW_OPS
     sources, join = _sources(row["src"] or "", earlier)
     layer = Layer(

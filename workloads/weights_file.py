@@ -17,7 +17,8 @@ import json
 import math
 import os
 import tempfile
-from dataclasses import fields
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .layers import CONV_OPS, Gemm, Layer
+from .layer_json import layer_from_json, layer_to_json
+from .layers import Layer
 from .nesting import MAX_LEVELS, NestedWeights
 from .network import Network
 
 SCHEMA = 1
 #: Larger files are refused before anything is read.
 MAX_FILE_BYTES = 1 << 36
-_LAYER_FIELDS = tuple(f.name for f in fields(Layer))
-_TUPLE_FIELDS = {"sources"}
-_FIELD_TYPES = {f.name: {"int": int, "str": str, "bool": bool}.get(str(f.type), list) for f in fields(Layer)}
 #: A header cannot make us allocate much more than the file holds: larger layers need one stored value in so many.
 MAX_EXPANSION = 4096
 _SMALL_LAYER = 1 << 27
@@ -69,7 +68,7 @@ def save_network(path: Path, network: Network) -> None:
         "name": network.name,
         "source": network.source,
         "levels": network.levels,
-        "layers": [_layer_to_json(layer) for layer in network.layers],
+        "layers": [layer_to_json(layer) for layer in network.layers],
     }
     write_atomically(path, save(tensors, metadata={"nestling": json.dumps(header, sort_keys=True)}))
 
@@ -96,7 +95,7 @@ def load_network(path: Path) -> Network:
     InputError
         if the file is missing, is not safetensors, has another schema, or its tensors do not fit the graph.
     """
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path)
     header = _parse_header(path, metadata)
     try:
         return _build(header, tensors)
@@ -108,7 +107,7 @@ def load_network(path: Path) -> Network:
 
 def _build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Network:
     """The network of a parsed header; messages do not name the file."""
-    layers = tuple(_layer_from_json(entry) for entry in header["layers"])
+    layers = tuple(layer_from_json(entry) for entry in header["layers"])
     levels = header["levels"]
     if type(levels) is not int or not 1 <= levels <= MAX_LEVELS:
         raise InputError(f"{levels!r} levels; allowed are 1 to {MAX_LEVELS}")
@@ -120,7 +119,21 @@ def _build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Network:
     return Network(str(header["name"]), layers, weights, biases, str(header.get("source", "")))
 
 
-def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Tensors and metadata of any safetensors file; InputError if it is missing, damaged or too large."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Names of a safetensors file's tensors; nothing but the header is read. Errors as in :func:`read_tensors`."""
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file; whatever goes wrong with it, in here or in the caller, becomes an InputError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -129,7 +142,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise OSError(f"{path.stat().st_size} bytes; files over {MAX_FILE_BYTES} bytes are refused")
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -148,38 +161,6 @@ def _parse_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         found = header.get("schema") if isinstance(header, dict) else header
         raise InputError(f"{path}: schema {found!r}; this version reads schema {SCHEMA}")
     return header
-
-
-def _layer_to_json(layer: Layer) -> dict[str, Any]:
-    entry: dict[str, Any] = {}
-    for field in fields(Layer):
-        value = getattr(layer, field.name)
-        if field.name == "gemm":
-            value = None if value is None or layer.op in CONV_OPS else [value.b, value.m, value.n, value.k]
-        if value != field.default and value is not None:
-            entry[field.name] = list(value) if field.name in _TUPLE_FIELDS else value
-    return entry
-
-
-def _layer_from_json(entry: object) -> Layer:
-    if not isinstance(entry, dict):
-        raise InputError(f"a layer is {entry!r}, must be an object")
-    unknown = set(entry) - set(_LAYER_FIELDS)
-    if unknown:
-        raise InputError(f"layer '{entry.get('name')}' has unknown fields {sorted(unknown)}")
-    values = dict(entry)
-    for field, found in entry.items():
-        if type(found) is not _FIELD_TYPES[field]:  # bool is no int here, 1.0 is no size
-            raise InputError(
-                f"layer '{entry.get('name')}': {field} = {found!r}, must be {_FIELD_TYPES[field].__name__}"
-            )
-    if "gemm" in values:
-        if [type(v) for v in values["gemm"]] != [int] * 4:
-            raise InputError(f"layer '{entry.get('name')}': gemm = {values['gemm']!r}, must be four whole numbers")
-        values["gemm"] = Gemm(*values["gemm"])
-    if "sources" in values:
-        values["sources"] = tuple(str(s) for s in values["sources"])
-    return Layer(**values)
 
 
 def _layer_weights(layer: Layer, levels: int, tensors: dict[str, NDArray[Any]]) -> NestedWeights:
