@@ -16,7 +16,7 @@ from ..traces.trace import Activations
 from ..workloads.errors import InputError, unknown_name
 from ..workloads.network import Network
 from ..workloads.smartdeal.nested import SmartDealOptions, decompose_network
-from ..workloads.sparsify import METHODS, sparsify_with_report
+from ..workloads.sparsify import METHODS, OBC, Sparsifier, sparsify_with_report
 from ..workloads.sparsify.calibration import Calibration
 from .execution import captured_activations, execute_levels
 from .run import Progress, RunOptions, make_study, silent
@@ -31,8 +31,11 @@ SMARTDEAL: Mapping[str, SmartDealOptions] = {
     "smartdeal": SmartDealOptions(unit="coefficient"),
     "smartdeal_row": SmartDealOptions(unit="row"),
 }
+#: Methods of the registry with other parameters than its defaults.
+VARIED: Mapping[str, Sparsifier] = {"obc_per_level": OBC(values="per_level")}
+_POST_TRAINING: Mapping[str, Sparsifier] = {**METHODS, **VARIED}
 #: Everything ``--sparsify`` takes.
-CHOICES = (OWN, *METHODS, *SMARTDEAL)
+CHOICES = (OWN, *_POST_TRAINING, *SMARTDEAL)
 #: Images that calibrate methods which need it; the last ones, and not measured on.
 CALIBRATION_IMAGES = 256
 
@@ -88,7 +91,7 @@ def compare_methods(
     if densities is None:
         densities = [float(round(d, 4)) for d in workload.network.densities]
     hessians: Calibration | None = None
-    if any(name in METHODS and METHODS[name].calibrated for name in methods):
+    if any(name in _POST_TRAINING and _POST_TRAINING[name].calibrated for name in methods):
         workload, hessians = _calibrate(workload, calibration, progress)
     options = options or RunOptions()
     variants = {name: make_variant(workload.network, name, densities, hessians) for name in dict.fromkeys(methods)}
@@ -108,9 +111,11 @@ def make_variant(network: Network, method: str, densities: Sequence[float], hess
         return _smartdeal(network, method, densities)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        done = sparsify_with_report(network, method, densities=densities, calibration=hessians)
+        done = sparsify_with_report(network, _POST_TRAINING[method], densities=densities, calibration=hessians)
     own_values = any(result.level_values for result in done.layers.values())
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    if own_values:
+        notes += (f"levels have values of their own: {done.extra_values:,} beyond the densest level's, not in the bytes",)
     return Variant(method, done.network, done.level_network if own_values else None, {}, notes)
 
 
