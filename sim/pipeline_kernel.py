@@ -83,4 +83,4 @@ def _pipeline(fetch_cycles, store_cycles, load_beats, steps, drain_words, after,
     return fetched, loaded, first, last, drained, stored
 
 
-pipeline = njit(cache=True)(_pipeline)
+pipeline = njit(cache=True, nogil=True)(_pipeline)

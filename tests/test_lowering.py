@@ -10,6 +10,7 @@ from nestling.traces.trace import Activations
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import Layer
 from nestling.workloads.network import INPUT, Network
+from nestling.workloads.zoo import build
 
 from .spine_cases import SHAPES, mixed_network, network
 
@@ -78,6 +79,26 @@ def test_operators_without_products_are_listed_with_their_bytes() -> None:
     found = {x.name: (x.op, x.bytes) for x in lower(Network("n", layers), activation_bits=4).data_movement}
     grid = 8 * 12 * 12
     assert found == {"sum": ("add", 3 * grid // 2), "pool": ("maxpool", (grid + 8 * 36) // 2)}
+
+
+def test_normalisations_move_every_token() -> None:
+    """The reference tables state features only; rows follow from the products around them, here counted by hand."""
+    bert = {x.name: x.bytes for x in lower(build("bert_base", tokens=9), formats=["dense"]).data_movement}
+    norms = ["emb.ln", *(f"layer{n}.ln{i}" for n in range(12) for i in (1, 2))]
+    tables = ["emb.word", "emb.pos", "emb.type"]
+    assert bert == dict.fromkeys(norms + tables, 2 * 9 * 768)
+
+    vit = {x.name: x.bytes for x in lower(build("vit_b_16", image=64), formats=["dense"]).data_movement}
+    norms = ["ln", *(f"layer{n}.ln{i}" for n in range(12) for i in (1, 2))]
+    assert {name: vit[name] for name in norms} == dict.fromkeys(norms, 2 * 17 * 768)  # 16 patches and the class
+
+    words = build("transformer_base", source_tokens=5, target_tokens=8)
+    moved = {x.name: x.bytes for x in lower(words, formats=["dense"], activation_bits=16).data_movement}
+    assert {name: bytes_ // (2 * 2 * 512) for name, bytes_ in moved.items()} == {
+        "embedding": 5,
+        **{f"enc{n}.ln{i}": 5 for n in range(6) for i in (1, 2)},
+        **{f"dec{n}.ln{i}": 8 for n in range(6) for i in (1, 2, 3)},
+    }
 
 
 def test_a_network_without_any_product() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nestling.analysis import cli
 from nestling.analysis.sources import load_workload, parse_parameters
 from nestling.workloads.errors import InputError
-from nestling.workloads.zoo import MODELS, build
+from nestling.workloads.zoo import MODELS, NETWORKS, build
 
 TABLES = Path(__file__).parent / "data" / "layer_tables"
 TOTALS = {row["model"]: row for row in csv.DictReader((TABLES / "TOTALS.csv").open(encoding="utf-8"))}
@@ -159,7 +159,7 @@ def test_models_lists_parameters_with_ranges(
     monkeypatch.setattr(sys, "argv", ["nestling", "models", "--json"])
     cli.app(standalone_mode=False)
     listed = {model["name"]: model for model in json.loads(capsys.readouterr().out)["models"]}
-    assert set(listed) == {"fashion", *MODELS}
+    assert set(listed) == {"fashion", *NETWORKS}
     assert listed["fashion"]["parameters"] == {}
     assert listed["vit_b_16"]["parameters"]["image"] == {
         "default": 224, "lowest": 32, "highest": 1024, "multiple": 16,

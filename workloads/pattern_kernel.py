@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 def _draw_keep(size, quota, seed):
     """Selection sampling (Knuth, TAOCP 2, 3.4.2, algorithm S) extended to nested levels.
 
-    Element i falls into class c (kept by exactly c levels) with probability remaining[c] / elements left, so every class
-    gets exactly its quota and every arrangement is equally likely. Random bits: splitmix64 as a counter-based generator.
+    Element i falls into class c (kept by exactly c levels) with probability (weights of that class still to place) / elements
+    left, so every class gets exactly its quota and every arrangement is equally likely. Random bits: splitmix64 as a
+    counter-based generator. Every level is looked at for every element: a branch on random data would cost more.
     """
     levels = quota.size
-    remaining = np.empty(levels + 1, np.int64)
-    remaining[0] = size - quota[0]
-    for level in range(1, levels):
-        remaining[level] = quota[level - 1] - quota[level]
-    remaining[levels] = quota[levels - 1]
+    ends = np.empty(levels, np.int64)  # [l]: elements still to place that level l prunes; their tickets are 0..ends[l]-1
+    for level in range(levels):
+        ends[level] = size - quota[level]
     keep = np.empty(size, np.uint8)
     state = np.uint64(seed)
     for i in range(size):
@@ -32,16 +31,16 @@ def _draw_keep(size, quota, seed):
         z = z ^ (z >> np.uint64(31))
         # 53 uniform bits scaled to 0..left-1; layers are far below 2^53 weights, so the bias is below 2^-20.
         ticket = np.int64(np.float64(z >> np.uint64(11)) * 2.0**-53 * np.float64(size - i))
-        c = 0
-        while ticket >= remaining[c]:
-            ticket -= remaining[c]
-            c += 1
-        remaining[c] -= 1
-        keep[i] = c
+        kept = 0
+        for level in range(levels):
+            above = ticket >= ends[level]
+            kept += above
+            ends[level] -= not above
+        keep[i] = kept
     return keep
 
 
-_compiled = njit(cache=True)(_draw_keep)
+_compiled = njit(cache=True, nogil=True)(_draw_keep)
 
 
 def draw_keep(size: int, quota: NDArray[np.int64], seed: np.uint64) -> NDArray[np.uint8]:
