@@ -80,7 +80,7 @@ def test_explain_shows_every_level_of_every_figure(case: Study, width: int, leve
 def test_validate_shows_whole_figures(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "_console", lambda: Console(width=width, emoji=False))
+    monkeypatch.setattr(output, "console", lambda: Console(width=width, emoji=False))
     outcome = run_suite("tensor-core")
     output.print_outcomes([outcome], as_json=False, details=True)
     text = capsys.readouterr().out
