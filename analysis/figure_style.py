@@ -152,6 +152,13 @@ def to_svg(figure: Figure, name: str) -> str:
     return text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
 
 
+def standalone(svg: str) -> str:
+    """The SVG of :func:`to_svg` as a file of its own: dark on white, whatever page shows it."""
+    text = svg.replace("currentColor", "#1f2328").replace("var(--paper)", "#ffffff")
+    tag, rest = text.split(">", 1)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{tag} style="background:#ffffff">{rest}'
+
+
 def _short(attribute: re.Match[str]) -> str:
     """Coordinates to a hundredth of a point."""
     return re.sub(r"(\.\d\d)\d+", r"\1", attribute.group())

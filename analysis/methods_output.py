@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from ..accel.design import Design
 from ..workloads.errors import InputError
-from .figure_style import DESIGN_COLOURS, DESIGN_MARKERS, PAPER, Picture, Sheet, style, to_svg
+from .figure_style import DESIGN_COLOURS, DESIGN_MARKERS, PAPER, Picture, Sheet, standalone, style, to_svg
 from .figures import draw_frontier, wilson_interval
 from .fitted_table import Column, FittedTable
 from .methods import MethodStudy, compare_methods, method_table
@@ -162,7 +162,7 @@ def _draw_methods(axes: Axes, rows: Sequence[dict[str, Any]], scale: Scale, *, i
 
 
 def write_methods(comparison: MethodStudy, folder: Path) -> None:
-    """Write methods.html, methods.csv, methods.json, and each method's own report into a folder of its name.
+    """Write methods.html, methods.csv, methods.json, methods.svg, and each method's own report into a folder of its name.
 
     Raises
     ------
@@ -180,6 +180,7 @@ def write_methods(comparison: MethodStudy, folder: Path) -> None:
             text = json.dumps(methods_json(comparison), indent=1, allow_nan=False)
             (draft / "methods.json").write_text(text + "\n", encoding="utf-8")
             (draft / "methods.html").write_text(render_methods(comparison), encoding="utf-8")
+            (draft / "methods.svg").write_text(standalone(pareto_figure(comparison).svg), encoding="utf-8")
             for file in sorted(draft.iterdir()):
                 file.replace(folder / file.name)
     except OSError as error:

@@ -25,13 +25,16 @@ class SmartDealOptions:
     """``decomposition``: of each matrix; rows of fully connected layers are never pruned whole (authors' code).
 
     ``unit``: what a level drops; ``refit``: fit the basis to each level's coefficients anew (bytes: one basis per level);
-    ``basis_bits``: 0 keeps float32 bases; ``skip_growing``: leave layers plain whose stored form would exceed 8-bit
-    weights (depthwise: 9 coefficients and 9 basis elements for 9 weights).
+    ``coefficient_bits``: coefficients too small for the exponents that a stored code tells apart (counted down from the
+    layer's largest) become zero and the bases are fitted again; 0 keeps them all. ``basis_bits``: 0 keeps float32 bases;
+    ``skip_growing``: leave layers plain whose stored form would exceed 8-bit weights (depthwise: 9 coefficients and 9
+    basis elements for 9 weights).
     """
 
     decomposition: DecompositionOptions = field(default_factory=lambda: DecompositionOptions(row_threshold=True))
     unit: Unit = "row"
     refit: bool = False
+    coefficient_bits: int = COEFFICIENT_BITS
     basis_bits: int = BASIS_BITS
     skip_growing: bool = True
 
@@ -115,16 +118,17 @@ def decompose_weights(
         settings = replace(settings, row_threshold=False)
     matrices = slicing.cut(nested.dense(0).astype(np.float64))
     done = decompose(matrices, settings, threads=threads)
-    codes, lowest = encode_powers(done.coefficients, name=nested.name)
+    coefficients, bases = _within_codes(done.coefficients, done.bases, matrices, options)
+    codes, lowest = encode_powers(coefficients, name=nested.name)
     if densities is None:
         keep = slicing.cut(nested.keep)
         keep = np.where(codes == 0, np.uint8(0), keep) if options.unit == "coefficient" else keep.max(axis=2)
     else:
-        keep = _ranked(done.coefficients, done.bases, densities, options.unit)
+        keep = _ranked(coefficients, bases, densities, options.unit)
     basis = BasisWeights(
         codes=codes,
         lowest=lowest,
-        bases=done.bases[None].astype(np.float32),
+        bases=bases[None].astype(np.float32),
         keep=keep.astype(np.uint8),
         levels=nested.levels if densities is None else len(densities),
         slicing=slicing,
@@ -150,6 +154,24 @@ def grows(slicing: Slicing) -> bool:
     """True if even 4-bit coefficients and 8-bit bases, without any index, take more bits than 8-bit weights."""
     stored = slicing.rows * slicing.columns * COEFFICIENT_BITS + slicing.columns**2 * BASIS_BITS
     return stored * slicing.slices > 8 * slicing.length
+
+
+def _within_codes(
+    coefficients: NDArray[np.float64],
+    bases: NDArray[np.float64],
+    matrices: NDArray[np.float64],
+    options: SmartDealOptions,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients whose exponents fit the stored code, and bases that fit them; rows need one code for zero."""
+    peak = np.abs(coefficients).max(initial=0.0)
+    if not options.coefficient_bits or peak == 0.0:
+        return coefficients, bases
+    exponents = (1 << (options.coefficient_bits - 1)) - (1 if options.unit == "row" else 0)
+    small = (coefficients != 0) & (np.abs(coefficients) < peak * 2.0 ** (1 - exponents))
+    if not small.any():
+        return coefficients, bases
+    kept = np.where(small, 0.0, coefficients)
+    return kept, np.linalg.pinv(kept, rcond=RCOND) @ matrices
 
 
 def _ranked(
