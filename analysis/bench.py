@@ -61,6 +61,7 @@ def run_benchmarks(progress: Progress, suites: Sequence[str] = (), *, large: boo
         "scale-sim": _scale_sim,
         "dram": _dram,
         "trace": partial(_trace, large=large),
+        "smartdeal": _smartdeal,
     }
     for name in suites:
         if name not in known:
@@ -135,6 +136,12 @@ def _trace(*, large: bool) -> list[BenchRow]:
     from .bench_trace import trace_rows
 
     return trace_rows(large=large)
+
+
+def _smartdeal() -> list[BenchRow]:
+    from .bench_smartdeal import smartdeal_rows
+
+    return [_row(name, ours, unit, peer=peer) for name, ours, peer, unit in smartdeal_rows()]
 
 
 def _scale_sim() -> list[BenchRow]:

@@ -172,8 +172,8 @@ def compare(
     Examples: `nestling compare resnet50 --accel all --levels 0.5,0.25,0.13 --out results/compare` ·
     `nestling compare resnet50 --equalise` · `nestling compare resnet50 --ablate smartdeal`
     """
-    from .run import RunOptions, available_threads
     from .compare_command import compare_designs, compare_smartdeal
+    from .run import RunOptions, available_threads
 
     special = ablate is not None or equalise
     workload = opt.chosen_workload(
@@ -313,7 +313,7 @@ def replay(
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(help="command-line, resnet50, designs, engines, scale-sim, dram, trace; all by default."),
+        typer.Argument(help="command-line, resnet50, designs, engines, scale-sim, dram, trace, smartdeal; all by default."),
     ] = None,
     large: Annotated[
         bool, typer.Option("--large", help="With the decoder of 7 billion weights (`trace`): many minutes.")
