@@ -25,12 +25,15 @@ def test_bytes_and_macs_of_every_level(shape: str, levels: int) -> None:
     assert gemm is not None
     np.testing.assert_array_equal(trace.keep, keep)
     codes = np.random.default_rng(0).integers(-32, 32, keep.shape)
+    taps = layer.R * layer.S if layer.op in ("conv", "dwconv") else 1
+    beside = keep.reshape(len(keep), -1, taps).swapaxes(1, 2).reshape(keep.shape)  # N:M groups run along channels
     for level in range(levels):
         nonzeros = sum(int(k) > level for k in keep.reshape(-1))
         assert trace.nonzeros[level] == nonzeros
         assert trace.macs(level) == nonzeros * gemm.m * layer.repeat
         for name, entry in FORMATS.items():
-            encoded = entry.encode(codes, keep, level=level, levels=levels, value_bits=6)
+            seen = beside if name.startswith("nm") else keep
+            encoded = entry.encode(codes, seen, level=level, levels=levels, value_bits=6)
             assert trace.bytes(name, level) == len(encoded) + 4 * layer.bias_params
 
 
