@@ -1,5 +1,7 @@
 # Everything a fresh machine needs is Python >= 3.11 and make.
 PYTHON ?= python3
+# The release the tests were run with; its wheel on PyPI is large on machines with another default build.
+TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -40,7 +42,7 @@ torch: $(VENV)/.installed-train ## the tests that need PyTorch
 	$(BIN)/python -m pytest $$(grep -l "importorskip(\"torch\")" tests/*.py)
 
 $(VENV)/.installed-train: pyproject.toml $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train]' '$(TORCH)'
 	touch $@ $(STAMP) $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev ## benchmarks
