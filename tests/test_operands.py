@@ -10,6 +10,7 @@ from nestling.accel.arrays.operands import (
     both_nonzero,
     conv_view,
     input_codes,
+    input_nonzero_macs,
     input_pattern,
     require_zero_handling,
     tap_nonzeros,
@@ -94,6 +95,18 @@ def test_tap_counts_equal_counting_every_product(name: str) -> None:
     if trace.keep is not None:
         kept = (trace.keep > 1).reshape(gemm.b, gemm.n, gemm.k)
         assert both_nonzero(trace, 1, taps) == (kept * taps.reshape(gemm.b, 1, gemm.k)).sum()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_is_zero_where_input_zeros_are_assumed(name: str) -> None:
+    """At density 1 only padding is zero: counted on a map full of ones."""
+    trace = with_density(layer_trace(SHAPES[name]), 1.0)
+    view = conv_view(trace.layer)
+    taps = tap_nonzeros(np.ones((view.channels, view.height, view.width), dtype=np.bool_), view)
+    for level in (None, 0, trace.levels - 1):
+        expected = both_nonzero(trace, -1 if level is None else level, taps)
+        assert input_nonzero_macs(trace, level) == expected
+        assert input_nonzero_macs(with_density(trace, 0.25), level) == round(expected * 0.25)
 
 
 def test_zero_handling_an_array_cannot_do_is_refused() -> None:

@@ -55,6 +55,16 @@ def test_accesses_that_do_not_exist() -> None:
     assert replay(accelerator, macs=0, accesses={("I", 2, "RD_OUT_TO_LOW"): 0}).total_pj == 0
 
 
+def test_results_of_other_networks_beside_an_accelerator_are_checked_too(tmp_path: Path) -> None:
+    shutil.copytree(REFERENCE / "zigzag", tmp_path / "zigzag")
+    shown = (tmp_path / "zigzag" / "resnet18_simple16.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "zigzag" / "mobilenet_simple16.csv").write_text("".join(shown[:3]))
+    assert summarise(list(SUITE.checks(tmp_path))).rows == 21 + 2
+    (tmp_path / "zigzag" / "simple16.yaml").rename(tmp_path / "zigzag" / "other.yaml")
+    with pytest.raises(InputError, match=r"no accelerator file NAME.yaml with results NETWORK_NAME.csv"):
+        list(SUITE.checks(tmp_path))
+
+
 def test_bad_reference_files(tmp_path: Path) -> None:
     shutil.copytree(REFERENCE / "zigzag", tmp_path / "zigzag")
     table = tmp_path / "zigzag" / "resnet18_simple16.csv"

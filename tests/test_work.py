@@ -58,6 +58,17 @@ def test_every_mac_and_every_multiplier_cycle_is_accounted_for(name: str) -> Non
             assert layer.utilisation <= 1 - layer.idle_share + 1e-12
 
 
+def test_designs_agree_on_the_effectual_work() -> None:
+    """Which products have two non-zero operands is a fact of the layer; dense inputs leave nothing to draw but padding."""
+    layer = conv("a", INPUT, C=6, H=9, K=20, R=3, stride=2, padding=1)
+    trace = lower(network(layer))
+    found = {
+        name: [level.layers[0].counts["mac_effectual"] for level in simulate(trace, load_design(name)).levels]
+        for name in DESIGNS
+    }
+    assert found == dict.fromkeys(DESIGNS, found["scnn"])
+
+
 def test_a_lane_of_a_bit_serial_array_is_used_once_per_set_bit() -> None:
     """Inputs of 7 have three set bits; no weight is zero: used lane-cycles are three per product, and all of them useful."""
     layer = conv("c", INPUT, C=16, H=4, K=256, R=1)

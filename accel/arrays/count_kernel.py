@@ -58,6 +58,16 @@ def _group_steps(keep, groups, levels, block_n, taps, channels, group, lanes):
     return steps, nonzeros
 
 
+def _count_taps(keep, level):
+    rows, taps = keep.shape
+    counts = np.zeros(taps, np.int64)
+    for row in range(rows):
+        for tap in range(taps):
+            counts[tap] += keep[row, tap] > level
+    return counts
+
+
+_count_taps_compiled = njit(cache=True, nogil=True)(_count_taps)
 _count_blocks_compiled = njit(cache=True, nogil=True)(_count_blocks)
 _group_steps_compiled = njit(cache=True, nogil=True)(_group_steps)
 
@@ -85,6 +95,13 @@ def group_steps(
         _contiguous(keep), groups, levels, block_n, taps, channels, group, lanes
     )
     return result
+
+
+def count_taps(keep: NDArray[np.uint8], *, taps: int, level: int) -> NDArray[np.int64]:
+    """Weights that ``level`` retains at each kernel tap, int64 (taps,). ``keep``: uint8 (rows, channels*taps), reduction
+    order (c, r, s)."""
+    counts: NDArray[np.int64] = _count_taps_compiled(_contiguous(keep).reshape(-1, taps), level)
+    return counts
 
 
 def _contiguous(keep: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -30,7 +30,7 @@ from ..loopnest import Blocking, Int64Array, block_sizes, ceil_div, split_bytes
 from ..schedule import TileOrder, build_table
 from ..strict import ArrayDescription, Size, ZeroHandling
 from .count_kernel import count_blocks
-from .operands import conv_view, kept_levels, require_zero_handling
+from .operands import conv_view, input_nonzero_macs, kept_levels, require_zero_handling
 from .plan import LayerPlan, dense_share, level_order
 from .row_stationary import ConvShape, place
 
@@ -288,7 +288,7 @@ def _actions(
     wide = (shape.F - 1) * shape.stride + shape.S
     input_words = channels * ((rows - 1) * shape.stride + shape.R) * wide
     macs, sums = filters * depth * columns, filters * columns
-    alive = split_bytes(_input_nonzero_macs(trace, int(macs.sum())), macs)
+    alive = split_bytes(input_nonzero_macs(trace, None), macs)
     spilled, stored = (ceil_div(bits, _BYTE_BITS) for bits in (array.accumulator_bits, array.activation_bits))
     return {
         "mac_weight_nonzero": nonzeros[order.group, order.row, order.k_tile] * columns,
@@ -304,12 +304,3 @@ def _actions(
         "psum_spad_read": alive,
         "psum_spad_write": alive,
     }
-
-
-def _input_nonzero_macs(trace: LayerTrace, macs: int) -> int:
-    """Dense multiply-accumulates whose input is non-zero, whatever the weight."""
-    gemm, taps = trace.layer.gemm, trace.activations.tap_nonzeros
-    assert gemm is not None
-    if taps is None:
-        return round(macs * trace.activations.density)
-    return round(int(taps.sum()) * gemm.n / trace.activations.images)

@@ -19,6 +19,7 @@ from ...traces.trace import LayerTrace
 from ...workloads.errors import InputError
 from ...workloads.layers import CONV_OPS, Layer
 from ..strict import ZeroHandling
+from .count_kernel import count_taps
 
 if TYPE_CHECKING:
     from ..design import Design
@@ -149,6 +150,42 @@ def tap_nonzeros(pattern: NDArray[np.bool_], view: ConvView) -> NDArray[np.int64
             seen = padded[:, top : top + high : view.stride, left : left + wide : view.stride]
             counts[:, r, s] = np.count_nonzero(seen, axis=(1, 2))
     return counts.reshape(-1)
+
+
+def tap_positions(view: ConvView) -> NDArray[np.int64]:
+    """At how many output positions each kernel tap lies on the map, not on its padding: int64 (taps,), order (r, s)."""
+
+    def inside(outputs: int, size: int, taps: int) -> NDArray[np.int64]:
+        first = np.arange(outputs) * view.stride - view.padding
+        place = first[None, :] + view.dilation * np.arange(taps)[:, None]
+        return np.asarray(np.count_nonzero((place >= 0) & (place < size), axis=1), dtype=np.int64)
+
+    high = inside(view.out_height, view.height, view.taps_high)
+    return np.outer(high, inside(view.out_width, view.width, view.taps_wide)).reshape(-1)
+
+
+def input_nonzero_macs(trace: LayerTrace, level: int | None) -> int:
+    """Multiply-accumulates of one run with both operands non-zero; without a level, with any weight and a non-zero input.
+
+    With captured activations: sum over reduction indices of (weights kept there) x (how often the input is non-zero there),
+    averaged over the captured inputs and rounded to the nearest integer. Otherwise the stated density x the products whose
+    input lies on the map: padding is zero in either case.
+    """
+    gemm, taps = trace.layer.gemm, trace.activations.tap_nonzeros
+    assert gemm is not None
+    if taps is None:
+        return round(_products_on_map(trace, level) * trace.activations.density)
+    return round(both_nonzero(trace, -1 if level is None else level, taps) / trace.activations.images)
+
+
+def _products_on_map(trace: LayerTrace, level: int | None) -> int:
+    """Products of one run of the retained (without a level: all) weights with inputs that are not padding."""
+    layer, gemm = trace.layer, trace.layer.gemm
+    assert gemm is not None
+    if layer.op not in CONV_OPS or layer.padding == 0 or trace.keep is None:
+        return gemm.macs if level is None else trace.macs(level) // layer.repeat
+    positions = tap_positions(conv_view(layer))
+    return int(count_taps(trace.keep, taps=positions.size, level=-1 if level is None else level) @ positions)
 
 
 def require_zero_handling(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ...accel.arrays.eyeriss import EyerissArray, PassShape, chip_run
 from ...accel.arrays.row_stationary import ConvShape, RowStationaryChip, best_blocking
-from ...workloads.errors import InputError, unknown_name
+from ...workloads.errors import unknown_name
 from .suite import Bar, Check, Suite
-from .tables import read_rows
+from .tables import read_rows, real
 
 _ENERGY = "eyeriss_isca16_fig10_energy.csv"
 _CHIP = "eyeriss_jssc17_tableV_alexnet.csv"
@@ -100,7 +100,7 @@ def _figure_10(path: Path) -> Iterator[Check]:
             ("dram", words * _ISCA.dram_cost),
             ("rf", _REGISTERS_PER_MAC * macs),
         ):
-            yield Check(row["layer"], "figure 10", f"{column} energy", energy / 1e9, _number(row, column, path))
+            yield Check(row["layer"], "figure 10", f"{column} energy", energy / 1e9, real(row, column, path=path))
 
 
 def _table_5(path: Path) -> Iterator[Check]:
@@ -123,7 +123,7 @@ def _table_5(path: Path) -> Iterator[Check]:
         }
         for column, value in found.items():
             quantity, _, _ = column.partition("_")
-            yield Check(f"{layer} chip", "table V", quantity, value, _number(row, column, path))
+            yield Check(f"{layer} chip", "table V", quantity, value, real(row, column, path=path))
 
 
 def _power_w(half: ConvShape, halves: int, *, seconds: float) -> float:
@@ -142,13 +142,6 @@ def _shape(layer: str, path: Path) -> tuple[ConvShape, int]:
 
 def _digits(text: str) -> int:
     return len(text.partition(".")[2])
-
-
-def _number(row: dict[str, str], column: str, path: Path) -> float:
-    try:
-        return float(row[column])
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: {column} = '{row[column]}' is not a number") from None
 
 
 SUITE = Suite(

@@ -16,7 +16,7 @@ from ...accel.arrays.eyeriss_v2 import single_pe_cycles, skipped_computes, unifo
 from ...accel.ert import EnergyTable, read_ert_csv
 from ...workloads.errors import InputError
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import read_rows, real, whole
 
 _PE_COLUMNS = ("layer", "C", "M", "E", "F", "density_I_spec", "density_W_spec", "ground_truth_cycles")
 _NNZ_COLUMNS = ("layer", "channel", "nnz_iacts", "nnz_weights")
@@ -89,19 +89,14 @@ def _uniform_checks(path: Path, rows: dict[str, dict[str, str]], channels: Chann
         estimate = round(_uniform(rows[layer], path=path, pes=_PES))
         yield Check(layer, "16 PEs", "uniform cycles", estimate, whole(row, "uniform16", path=path))
         if row.get("uniform_err_vs_barrier_pixel_pct"):
-            error = 100 * (estimate / whole(row, "exact16_barrier_per_pixel", path=path) - 1)
-            expected = float(row["uniform_err_vs_barrier_pixel_pct"])
+            error = 100 * (estimate / max(1, whole(row, "exact16_barrier_per_pixel", path=path)) - 1)
+            expected = real(row, "uniform_err_vs_barrier_pixel_pct", path=path)
             yield Check(layer, "16 PEs", "error of the uniform model", round(error, 2), expected)
 
 
 def _uniform(row: dict[str, str], *, path: Path, pes: int = 1) -> float:
     sizes = [whole(row, name, path=path) for name in ("C", "M", "E", "F")]
-    densities = []
-    for column in ("density_I_spec", "density_W_spec"):
-        try:
-            densities.append(float(row[column]))
-        except (TypeError, ValueError):
-            raise InputError(f"{path}: {column} = '{row[column]}' is not a number") from None
+    densities = [real(row, column, path=path) for column in ("density_I_spec", "density_W_spec")]
     macs = int(np.prod(sizes, dtype=np.int64))
     return uniform_cycles(macs, input_density=densities[0], weight_density=densities[1], pes=pes)
 

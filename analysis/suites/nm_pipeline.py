@@ -11,8 +11,9 @@ from ...accel.arrays.nm_lanes import NMLanesArray, lane_geometry
 from ...accel.loopnest import ceil_div
 from ...accel.tiles import ArrayTiming, TileTable
 from ...sim.pipeline import DramTiming, run_recurrence
+from ...workloads.errors import InputError
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import described, read_rows, whole
 
 _COLUMNS = ("R", "C", "L", "bus", "systolic", "kind", "G", "N", "T", "B", "ii", "ci", "cycles", "load")
 _GROUP = 4  # M of the RTL runs
@@ -21,21 +22,22 @@ _NO_DRAM = DramTiming(cycles_num=1, cycles_den=1, latency=0)  # no bytes, no cyc
 
 def rtl_array(row: dict[str, str], *, path: Path) -> NMLanesArray:
     """The array of one reference row: 8-bit multipliers (``mul``) or 4-bit power-of-two shifters (``shift``)."""
-    return NMLanesArray(
-        kind="nm_lanes",
-        rows=whole(row, "R", path=path),
-        columns=whole(row, "C", path=path),
-        lanes=whole(row, "L", path=path),
-        group=_GROUP,
-        groups_per_tile=whole(row, "G", path=path),
-        bus_bits=whole(row, "bus", path=path),
-        weight_bits=8 if row["kind"] == "mul" else 4,
-        activation_bits=8,
-        accumulator_bits=24,
-        operand_feed="systolic" if row["systolic"] == "True" else "broadcast",
-        step_interval=whole(row, "ci", path=path),
-        step_control="layer",
-    )
+    values = {
+        "kind": "nm_lanes",
+        "rows": whole(row, "R", path=path),
+        "columns": whole(row, "C", path=path),
+        "lanes": whole(row, "L", path=path),
+        "group": _GROUP,
+        "groups_per_tile": whole(row, "G", path=path),
+        "bus_bits": whole(row, "bus", path=path),
+        "weight_bits": 8 if row["kind"] == "mul" else 4,
+        "activation_bits": 8,
+        "accumulator_bits": 24,
+        "operand_feed": "systolic" if row["systolic"] == "True" else "broadcast",
+        "step_interval": whole(row, "ci", path=path),
+        "step_control": "layer",
+    }
+    return described(NMLanesArray, values, path=path)
 
 
 def rtl_tiles(array: NMLanesArray, *, kept: int, k_tiles: int, blocks: int) -> TileTable:
@@ -64,6 +66,7 @@ def checks(folder: Path) -> Iterator[Check]:
     path = folder / "rtl" / "nm_pipeline_cycles.csv"
     for number, row in enumerate(read_rows(path, _COLUMNS)):
         array = rtl_array(row, path=path)
+        loads = _loads(row, path=path)
         tiles = rtl_tiles(
             array,
             kept=whole(row, "N", path=path),
@@ -78,8 +81,16 @@ def checks(folder: Path) -> Iterator[Check]:
         events = run_recurrence(tiles, timing, _NO_DRAM)
         group = f"{array.operand_feed}, {row['kind']}"
         yield Check(f"row {number}", group, "cycles", int(events.drained.max()), whole(row, "cycles", path=path))
-        for found, expected in zip(events.loaded, row["load"].split(), strict=True):
-            yield Check(f"row {number}", group, "load time", int(found), int(expected))
+        for found, expected in zip(events.loaded, loads, strict=True):
+            yield Check(f"row {number}", group, "load time", int(found), expected)
+
+
+def _loads(row: dict[str, str], *, path: Path) -> list[int]:
+    """The cycle at which each tile's load ends: as many as the row has tiles, at least one."""
+    words, tiles = (row["load"] or "").split(), whole(row, "T", path=path) * whole(row, "B", path=path)
+    if not words or len(words) != tiles or not all(word.isdecimal() for word in words):
+        raise InputError(f"{path}: load = '{row['load']}' is not the {tiles} load times of a row with T x B tiles")
+    return [int(word) for word in words]
 
 
 SUITE = Suite(

@@ -18,7 +18,7 @@ from ...accel.arrays.pragmatic import PragmaticArray, pe_slots, pragmatic_work
 from ...workloads.errors import unknown_name
 from .dnnsim_tensors import Tensors, row_tensors
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import described, read_rows, whole
 
 _COLUMNS = (
     "weight_density", "act_density", "bits", "architecture", "lanes", "columns", "rows", "tiles", "bits_first_stage",
@@ -30,7 +30,8 @@ _ARCHITECTURES = ("BitPragmatic", "DaDianNao")
 def pragmatic_array(row: dict[str, str], *, path: Path) -> PragmaticArray:
     """The term-serial array of one row; DaDianNao rows leave the serial parameters empty."""
     serial = row["architecture"] == "BitPragmatic"
-    return PragmaticArray.model_validate(
+    return described(
+        PragmaticArray,
         {
             "kind": "pragmatic",
             "tiles": whole(row, "tiles", path=path),
@@ -43,7 +44,8 @@ def pragmatic_array(row: dict[str, str], *, path: Path) -> PragmaticArray:
             "weight_bits": whole(row, "bits", path=path),
             "activation_bits": whole(row, "bits", path=path),
             "accumulator_bits": 24,
-        }
+        },
+        path=path,
     )
 
 

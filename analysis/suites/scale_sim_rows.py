@@ -11,7 +11,7 @@ from pathlib import Path
 from ...accel.arrays.scale_sim import Dataflow, FoldedProduct, InputAddresses, matrix_addresses, window_addresses
 from ...workloads.errors import InputError
 from .suite import Check
-from .tables import read_rows, whole
+from .tables import read_rows, real, whole
 
 DATAFLOWS: dict[str, Dataflow] = {
     "ws": "weight_stationary",
@@ -37,10 +37,7 @@ class Row:
 
     def number(self, column: str) -> float:
         """A number of the row; InputError names file, column and value otherwise."""
-        try:
-            return float(self.cells[column])
-        except (TypeError, ValueError):
-            raise InputError(f"{self.path}: {column} = '{self.cells[column]}' is not a number") from None
+        return real(self.cells, column, path=self.path)
 
     def has(self, *columns: str) -> bool:
         """Whether the row states all of these columns (a table may lack optional ones)."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...accel.arrays.scnn import SCNNArray, SCNNWork, scnn_work
 from .dnnsim_tensors import row_tensors
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import described, read_rows, whole
 
 _COLUMNS = (
     "weight_density", "act_density", "Wt", "Ht", "I", "F", "out_acc_size", "banks", "layer", "cycles",
@@ -19,7 +19,8 @@ _COLUMNS = (
 
 def reference_array(row: dict[str, str], *, path: Path) -> SCNNArray:
     """The PE grid of one row; operand widths change neither cycles nor counts."""
-    return SCNNArray.model_validate(
+    return described(
+        SCNNArray,
         {
             "kind": "scnn",
             "pes_x": whole(row, "Wt", path=path),
@@ -32,7 +33,8 @@ def reference_array(row: dict[str, str], *, path: Path) -> SCNNArray:
             "weight_bits": 16,
             "activation_bits": 16,
             "accumulator_bits": 24,
-        }
+        },
+        path=path,
     )
 
 

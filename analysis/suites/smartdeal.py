@@ -1,4 +1,4 @@
-"""Suite `smartdeal`: the authors' decomposition of seeded matrices, and the storage identity of the form it yields."""
+"""Suite `smartdeal`: the authors' decomposition of seeded matrices, storage of the form, cycles of the rebuild engine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...accel.arrays.smartdeal_operands import rebuild_cycles
 from ...traces.formats.coefficients import COEFFICIENT_FORMATS
 from ...workloads.errors import InputError
 from ...workloads.smartdeal.basis_weights import BasisWeights
@@ -26,13 +27,33 @@ _DECIMALS = 12
 
 
 def checks(folder: Path) -> Iterator[Check]:
-    """Every row of the decomposition table, the stored arrays among them, and the storage table if there is one."""
+    """Every row of the decomposition table, the stored arrays among them, the storage table and the rebuild engine's."""
     path = folder / _FOLDER / "decompose.csv"
     arrays = _arrays(folder / _FOLDER / "decompose.npz")
     for row in read_rows(path, _COLUMNS):
         yield from _decomposition(row, arrays, path)
-    table = folder / _FOLDER / "storage.csv"
-    yield from _storage(table if table.exists() else Path(__file__).parents[1] / "reference" / _FOLDER / table.name)
+    yield from _storage(_table(folder, "storage.csv"))
+    yield from _rebuild(_table(folder, "rebuild.csv"))
+
+
+def _table(folder: Path, name: str) -> Path:
+    """The folder's own table, or the product's copy."""
+    table = folder / _FOLDER / name
+    return table if table.exists() else Path(__file__).parents[1] / "reference" / _FOLDER / name
+
+
+def _rebuild(path: Path) -> Iterator[Check]:
+    """Cycles of the register-transfer engine on rows of coefficients drawn as its test bench draws them."""
+    for row in read_rows(path, ("rows", "density", "seed", "serial_cycles", "parallel_cycles")):
+        rows, density = whole(row, "rows", path=path), float(row["density"])
+        generator = np.random.default_rng(whole(row, "seed", path=path))
+        generator.integers(-128, 128, size=(3, 3))  # the basis
+        exponents = generator.integers(1, 8, size=(rows, 3)) * (generator.random((rows, 3)) < density)
+        nonzeros = np.count_nonzero(exponents, axis=1)
+        for kind in ("serial", "parallel"):
+            found = rebuild_cycles(nonzeros, parallel=kind == "parallel")
+            expected = whole(row, f"{kind}_cycles", path=path)
+            yield Check(f"{rows} rows at {density:g}", "rebuild", f"{kind} cycles", found, expected)
 
 
 def _decomposition(row: dict[str, str], arrays: dict[str, NDArray[np.float64]], path: Path) -> Iterator[Check]:
@@ -111,10 +132,10 @@ def _arrays(path: Path) -> dict[str, NDArray[np.float64]]:
 
 SUITE = Suite(
     name="smartdeal",
-    title="The authors' decomposition on seeded matrices; storage of the SmartExchange form",
+    title="The authors' decomposition on seeded matrices; storage of the SmartExchange form; rebuild engine",
     checks=checks,
     bars=(
-        Bar(groups=("decomposition",), exact=1.0),
+        Bar(groups=("decomposition", "rebuild"), exact=1.0),
         # The table has two decimals of figures from 6.30 up: half a unit of the last is 0.08 %.
         Bar(quantity="compression", max=8e-4),
     ),

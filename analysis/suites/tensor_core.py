@@ -16,7 +16,7 @@ from ...accel.ert import EnergyTable, read_ert_csv
 from ...accel.loopnest import ceil_div
 from ...workloads.errors import InputError, unknown_name
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import read_rows, real, whole
 
 _COLUMNS = ("design", "M", "K", "N", "input_density", "weight_density", "cycles", "energy_uJ")
 _ERT_FILE = "fig15_stc_related_setup/architecture_templates/HW_systems/ert_art/int8/{}/ERT.yaml"
@@ -59,7 +59,7 @@ def gemm_run(row: dict[str, str], *, path: Path) -> GemmRun:
     if core not in _CORES:
         raise unknown_name(f"design in {path}", core, [*_CORES, _DUAL_SIDE])
     _, mode, compressed = _CORES[core]
-    density = 1.0 if mode == "dense" else number(row, "weight_density", path=path)
+    density = 1.0 if mode == "dense" else real(row, "weight_density", path=path)
     index = "run_length" if row["design"].endswith("RLE") else "coordinate"
     return GemmRun(
         core=_DENSE_CORE if mode == "dense" else TensorCore(),
@@ -68,7 +68,7 @@ def gemm_run(row: dict[str, str], *, path: Path) -> GemmRun:
         columns=whole(row, "N", path=path),
         pattern=pattern_for_density(mode, density, index="run_length" if index == "run_length" else "coordinate"),
         compressed_inputs=compressed,
-        input_density=number(row, "input_density", path=path),
+        input_density=real(row, "input_density", path=path),
     )
 
 
@@ -103,46 +103,40 @@ def _gemm_checks(name: str, row: dict[str, str], tables: Mapping[str, EnergyTabl
     yield Check(name, group, "cycles", result.cycles, cycles)
     digits = len(row["energy_uJ"].partition(".")[2])
     energy = round(price(result, units) * 1e-6, digits)
-    yield Check(name, group, "energy", energy, number(row, "energy_uJ", path=path))
+    yield Check(name, group, "energy", energy, real(row, "energy_uJ", path=path))
 
 
 def _dual_side_cycles(row: dict[str, str], *, path: Path) -> int:
-    density = number(row, "weight_density", path=path)
+    density = real(row, "weight_density", path=path)
     padding = _DSTC_PADDING.get(density, 1)
     reduction = ceil_div(whole(row, "K", path=path), padding) * padding
     shape = (whole(row, "M", path=path), reduction, whole(row, "N", path=path))
-    inputs = number(row, "input_density", path=path)
+    inputs = real(row, "input_density", path=path)
     return expected_gemm_cycles(shape, (density, inputs), accumulators=_DSTC_ACCUMULATORS, array=_DSTC)
 
 
 def _latency_checks(path: Path) -> Iterator[Check]:
     for row in read_rows(path, ("A_density", "B_density", "normalised")):
-        densities = [number(row, column, path=path) for column in ("A_density", "B_density")]
+        densities = [real(row, column, path=path) for column in ("A_density", "B_density")]
         found = expected_latency(*densities, tile=_PUBLISHED_TILE, quantum=_PUBLISHED_QUANTUM)
         name = f"DSTC {row['A_density']} x {row['B_density']}"
-        yield Check(name, "dual-side", "normalised latency", found, number(row, "normalised", path=path))
+        yield Check(name, "dual-side", "normalised latency", found, real(row, "normalised", path=path))
 
 
 def _extensor_checks(path: Path) -> Iterator[Check]:
     """Errors in percent, from the reported times; rows the uniform model could not finish have none."""
     columns = ("matrix", "extensor_reported_ns", "teaal_actual_data_ns", "sparseloop_uniform_ns", "sparseloop_err_pct")
     for row in read_rows(path, columns):
-        reported = number(row, "extensor_reported_ns", path=path)
+        reported = real(row, "extensor_reported_ns", path=path)
+        if reported <= 0:
+            raise InputError(f"{path}: extensor_reported_ns = {reported} must be positive")
         for quantity, column, error in (
             ("error on actual data", "teaal_actual_data_ns", "teaal_err_pct"),
             ("error of a uniform model", "sparseloop_uniform_ns", "sparseloop_err_pct"),
         ):
             if row.get(error):
-                found = round(100 * (number(row, column, path=path) / reported - 1), 2)
-                yield Check(row["matrix"], "ExTensor", quantity, found, number(row, error, path=path))
-
-
-def number(row: dict[str, str], column: str, *, path: Path) -> float:
-    """A number of a row; InputError names file, column and value otherwise."""
-    try:
-        return float(row[column])
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: {column} = '{row[column]}' is not a number") from None
+                found = round(100 * (real(row, column, path=path) / reported - 1), 2)
+                yield Check(row["matrix"], "ExTensor", quantity, found, real(row, error, path=path))
 
 
 _EXACT = ("dense", "2:4", "two of M")

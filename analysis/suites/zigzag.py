@@ -8,24 +8,31 @@ from pathlib import Path
 from ...accel.zigzag import READS, WRITES, ReplayedEnergy, ZigZagLayer, read_accelerator, replay
 from ...workloads.errors import InputError
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import read_rows, real, whole
 
 _COLUMNS = ("layer", "macs", "energy_pJ", "mac_energy_pJ", "mem_energy_pJ")
-#: Accelerator file -> results on it.
-_RUNS = {"simple16.yaml": "resnet18_simple16.csv"}
 
 
 def checks(folder: Path) -> Iterator[Check]:
-    """Energy in total, of the MACs, of all memories and of every level, per layer."""
-    for accelerator_file, results in _RUNS.items():
-        accelerator = read_accelerator(folder / "zigzag" / accelerator_file)
-        path = folder / "zigzag" / results
+    """Energy in total, of the MACs, of all memories and of every level, per layer of every network."""
+    for accelerator_file, path in _runs(folder / "zigzag"):
+        accelerator = read_accelerator(accelerator_file)
         rows = read_rows(path, _COLUMNS)
         for number, (row, layer) in enumerate(zip(rows, read_layers(path), strict=True)):
             energy = replay(accelerator, macs=layer.macs, accesses=layer.accesses)
-            name = f"{number} {layer.name}"
+            name = f"{path.stem} {number} {layer.name}"
             for quantity, (found, column) in _quantities(energy, row).items():
-                yield Check(name, accelerator.name, quantity, found, _number(row, column, path=path))
+                yield Check(name, accelerator.name, quantity, found, real(row, column, path=path))
+
+
+def _runs(folder: Path) -> list[tuple[Path, Path]]:
+    """Accelerator files ``NAME.yaml``, each with the results of one network on it, ``NETWORK_NAME.csv``."""
+    found = [
+        (file, path) for file in sorted(folder.glob("*.yaml")) for path in sorted(folder.glob(f"*_{file.stem}.csv"))
+    ]
+    if not found:
+        raise InputError(f"{folder}: no accelerator file NAME.yaml with results NETWORK_NAME.csv")
+    return found
 
 
 def read_layers(path: Path) -> Iterator[ZigZagLayer]:
@@ -41,7 +48,7 @@ def read_layers(path: Path) -> Iterator[ZigZagLayer]:
             name=row["layer"],
             macs=whole(row, "macs", path=path),
             accesses=row_accesses(row, path=path),
-            stated_pj=_number(row, "energy_pJ", path=path) if row.get("energy_pJ") else None,
+            stated_pj=real(row, "energy_pJ", path=path) if row.get("energy_pJ") else None,
         )
 
 
@@ -55,7 +62,7 @@ def row_accesses(row: dict[str, str], *, path: Path) -> dict[tuple[str, int, str
         if direction not in READS + WRITES or not place[1:].isdigit():
             raise InputError(f"{path}: column '{column}' is not acc_<operand><level>_<direction>")
         if text:
-            found[place[0], int(place[1:]), direction] = _number(row, column, path=path)
+            found[place[0], int(place[1:]), direction] = real(row, column, path=path)
     if not found:
         raise InputError(f"{path}: no column acc_<operand><level>_<direction>")
     return found
@@ -73,13 +80,6 @@ def _quantities(energy: ReplayedEnergy, row: dict[str, str]) -> dict[str, tuple[
         if row.get(column):
             found[f"{operand}{level} energy"] = (picojoules, column)
     return found
-
-
-def _number(row: dict[str, str], column: str, *, path: Path) -> float:
-    try:
-        return float(row[column])
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: {column} = '{row[column]}' is not a number") from None
 
 
 SUITE = Suite(
