@@ -1,4 +1,4 @@
-"""Real inputs (``--calibrate``): reading them, and what every layer meets when they run through the network."""
+"""Real inputs (``--calibrate``, ``--images`` of an ONNX file): reading them, and what every layer meets of them."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def load_calibration(path: Path, network: Network) -> Calibration:
 
 def _files(path: Path) -> list[Path]:
     if not path.exists():
-        raise InputError(f"--calibrate {path}: does not exist")
+        raise InputError(f"{path}: does not exist")
     files = sorted(x for x in path.iterdir() if x.suffix in (".npz", ".npy")) if path.is_dir() else [path]
     if not files:
-        raise InputError(f"--calibrate {path}: the folder holds no .npz or .npy files")
+        raise InputError(f"{path}: the folder holds no .npz or .npy files")
     if not path.is_dir() and path.suffix not in (".npz", ".npy"):
-        raise InputError(f"--calibrate {path}: must be an .npz or .npy file, or a folder of these")
+        raise InputError(f"{path}: must be an .npz or .npy file, or a folder of these")
     return files
 
 
@@ -182,14 +182,35 @@ def calibrated(workload: Workload, path: Path) -> Workload:
     InputError
         for a network without weight values or with operators that cannot be executed, and as :func:`load_calibration`.
     """
+    workload, found = _with_inputs(workload, path, "--calibrate")
+    if workload.images is not None:
+        return replace(workload, calibration=found.inputs)
+    return replace(workload, images=found.inputs, labels=found.labels, calibration=found.inputs)
+
+
+def labelled(workload: Workload, path: Path) -> Workload:
+    """``workload`` with the inputs and ``labels`` in ``path``, on which its accuracy is measured.
+
+    Raises
+    ------
+    InputError
+        as :func:`calibrated`, and where there are no labels.
+    """
+    workload, found = _with_inputs(workload, path, "--images")
+    if found.labels is None:
+        raise InputError(f"{path}: no array named {LABELS}; without labels, --calibrate takes inputs")
+    return replace(workload, images=found.inputs, labels=found.labels)
+
+
+def _with_inputs(workload: Workload, path: Path, option: str) -> tuple[Workload, Calibration]:
+    """The workload with a note on operators that are slow to execute, and the inputs in ``path``."""
     network = workload.network
     if not network.has_values:
-        raise InputError(f"--calibrate {path}: '{network.name}' has no weight values, so nothing can be run through it")
+        raise InputError(f"{option} {path}: '{network.name}' has no weight values, so nothing can be run through it")
     found = load_calibration(path, network)
     fallbacks = {} if network.graph is None else plan_graph(network, network.graph).fallbacks
     if fallbacks:
         names = ", ".join(f"{name} ({count})" for name, count in sorted(fallbacks.items()))
-        workload = workload.noting(f"executed by the reference operators of the onnx package, which are slow: {names}")
-    if workload.images is not None:
-        return replace(workload, calibration=found.inputs)
-    return replace(workload, images=found.inputs, labels=found.labels, calibration=found.inputs)
+        slow = f"executed by the reference operators of the onnx package, which are slow: {names}"
+        workload = workload if slow in network.notes else workload.noting(slow)
+    return workload, found

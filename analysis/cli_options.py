@@ -102,7 +102,13 @@ Calibrate = Annotated[
         help="Real inputs for activation zeros and bits: .npz (an array per input, or `images`), .npy, or a folder.",
     ),
 ]
-Images = Annotated[Path | None, typer.Option("--images", help=".npz with `images` (uint8) and `labels` (uint8).")]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        help=".npz with `images` and `labels`: uint8, or for an ONNX file as its input reads them.",
+    ),
+]
 
 PaddingChoice = Annotated[
     Literal["same", "valid", "file"] | None,
@@ -133,6 +139,34 @@ def chosen_designs(
 
     chosen = list(names or DEFAULT_DESIGNS)
     designs = [load_design(name) for entry in chosen for name in (DESIGNS if entry == "all" else (entry,))]
+    return _changed(designs, dram=dram, objective=objective, node=node)
+
+
+def compared_designs(
+    names: list[str] | None,
+    ablate: str | None,
+    *,
+    equalise: bool,
+    dram: str | None = None,
+    objective: str | None = None,
+    node: float | None = None,
+) -> list[Design]:
+    """The designs of a comparison: those of ``--accel`` (all by default), of ``--ablate`` or of ``--equalise``, changed as
+    in :func:`chosen_designs`. InputError if more than one of the three is given."""
+    from ..accel.ablation import ablations
+    from ..accel.design import load_design
+    from ..accel.equalised import equalised
+    from ..workloads.errors import InputError
+
+    if (names is not None) + (ablate is not None) + equalise > 1:
+        raise InputError("--accel, --ablate and --equalise are three comparisons; give one of them")
+    if ablate is None and not equalise:
+        return chosen_designs(names or ["all"], dram=dram, objective=objective, node=node)
+    designs = equalised() if ablate is None else ablations(load_design(ablate))
+    return _changed(designs, dram=dram, objective=objective, node=node)
+
+
+def _changed(designs: list[Design], *, dram: str | None, objective: str | None, node: float | None) -> list[Design]:
     if dram is not None:
         designs = [design.with_dram(dram) for design in designs]
     if objective is not None:

@@ -71,9 +71,9 @@ def exported_workload(path: Path, densities: Sequence[float] | None) -> Workload
     if densities is not None:
         if network.levels > 1:
             raise InputError(f"'{path}' has its own {network.levels} levels; --levels is for networks with one")
-        from ..workloads.sparsify import sparsify
+        from .pruned import pruned
 
-        network = replace(sparsify(network, "magnitude", densities=densities, allocation="global"), notes=network.notes)
+        network = pruned(network, densities)
     return _executable(Workload(network, activations=_activations(found)), found)
 
 

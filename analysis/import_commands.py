@@ -22,7 +22,13 @@ def exporter() -> None:
     typer.echo(exporter_source(), nl=False)
 
 
-def table(model: opt.Model = "fashion", settings: opt.Settings = None, shape: opt.Shapes = None) -> None:
+def table(
+    model: opt.Model = "fashion",
+    settings: opt.Settings = None,
+    shape: opt.Shapes = None,
+    padding: opt.PaddingChoice = None,
+    groups: opt.Groups = None,
+) -> None:
     """Print a network's layers as a layer table (CSV), a template for your own: `nestling table > my.csv`.
 
     One row per layer at batch 1. `op` is the operator, `src` its producers (`a+b` sum, `a|b` concatenation, `input`), C,H,W
@@ -31,7 +37,8 @@ def table(model: opt.Model = "fashion", settings: opt.Settings = None, shape: op
     """
     from ..workloads.table_writer import layer_table
 
-    workload = opt.chosen_workload(model, settings, levels=None, seed=0, draw=False, shapes=shape)
+    files = opt.file_options(padding, groups, None)
+    workload = opt.chosen_workload(model, settings, levels=None, seed=0, draw=False, shapes=shape, files=files)
     typer.echo(layer_table(workload.network), nl=False)
 
 

@@ -76,7 +76,8 @@ def compare_methods(
     """Run every method of ``methods`` on the workload's densest weights and study the levels it makes.
 
     ``densities``: of the levels, densest first; None: those of the workload's own levels. ``calibration``: inputs, float32
-    (N, C, H, W), for methods that need some; None: the workload's last images, which are then not measured on.
+    (N, C, H, W), for methods that need some; None: the workload's own (``--calibrate``), or its last images, which are then
+    not measured on.
 
     Raises
     ------
@@ -115,7 +116,9 @@ def make_variant(network: Network, method: str, densities: Sequence[float], hess
     own_values = any(result.level_values for result in done.layers.values())
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     if own_values:
-        notes += (f"levels have values of their own: {done.extra_values:,} beyond the densest level's, not in the bytes",)
+        notes += (
+            f"levels have values of their own: {done.extra_values:,} beyond the densest level's, not in the bytes",
+        )
     return Variant(method, done.network, done.level_network if own_values else None, {}, notes)
 
 
@@ -144,16 +147,20 @@ def _calibrate(
     """The workload that is measured, and the Hessians of its layers."""
     from ..sim.executor.layer_inputs import input_hessians
 
-    if images is None:
-        if workload.images is None or workload.labels is None or len(workload.images) < 2 * CALIBRATION_IMAGES:
+    if workload.network.graph is not None:
+        plain = ", ".join(name for name, method in _POST_TRAINING.items() if not method.calibrated)
+        raise InputError(f"methods that calibrate (obc) do not run on imported graphs; these do: {plain}")
+    found = workload.calibration if images is None else images
+    if found is None:
+        measured = workload.images
+        if not isinstance(measured, np.ndarray) or workload.labels is None or len(measured) < 2 * CALIBRATION_IMAGES:
             raise InputError("this method calibrates on real inputs: give --calibrate FILE.npz with images")
-        images = workload.images[-CALIBRATION_IMAGES:]
+        found = measured[-CALIBRATION_IMAGES:]
         workload = replace(
-            workload,
-            images=workload.images[:-CALIBRATION_IMAGES],
-            labels=workload.labels[:-CALIBRATION_IMAGES],
+            workload, images=measured[:-CALIBRATION_IMAGES], labels=workload.labels[:-CALIBRATION_IMAGES]
         )
-    return workload, input_hessians(workload.network, images, progress=progress)
+    assert isinstance(found, np.ndarray)  # only imported graphs have inputs by name
+    return workload, input_hessians(workload.network, found.astype(np.float32, copy=False), progress=progress)
 
 
 def study_of_variant(

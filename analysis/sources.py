@@ -81,8 +81,8 @@ def load_workload(
       and labels) if given;
     * a ``.json`` file of the PyTorch exporter: its own levels, images and activation zeros;
     * an ``.onnx`` file, with ``shapes`` for what it leaves open (see ``load_onnx``): its own weights, as one level with
-      their real zeros, or pruned to ``densities`` by magnitude with one threshold per level; synthetic levels if its
-      external data is absent.
+      their real zeros, or pruned to ``densities`` by magnitude with one threshold per level, with ``images`` (.npz of an
+      array per input, or ``images``, and ``labels``) if given; synthetic levels if its external data is absent.
 
     ``draw``: draw all synthetic masks now, a byte of memory per weight; else they are left to ``Workload.pattern``.
 
@@ -98,7 +98,7 @@ def load_workload(
         if densities is not None:
             raise InputError(f"'{model}' has its own trained levels; --levels sets densities of shape-only models")
         return _trained(path if model != BUNDLED else None, images, options)
-    if images is not None:
+    if images is not None and path.suffix != ".onnx":
         raise InputError(f"'{model}' takes no images: it has no weight values, or brings its own inputs")
     if path.suffix == ".json" and model not in NETWORKS:
         from .file_sources import exported_workload
@@ -108,6 +108,10 @@ def load_workload(
         network = _onnx(path, shapes, densities)
     else:
         network = _shape_only(model, path, parameters or {}, options)
+    if images is not None:
+        from .calibration import labelled
+
+        return labelled(Workload(network), images)
     if not network.weights:
         pattern = SyntheticLevels(network, tuple(DEFAULT_DENSITIES if densities is None else densities), seed)
         return _synthetic(model, pattern, draw=draw)
@@ -198,9 +202,9 @@ def _onnx(path: Path, shapes: Shapes | None, densities: Sequence[float] | None) 
     network = load_onnx(path, shapes=shapes).network
     if densities is None or not network.has_values:
         return network
-    from ..workloads.sparsify import sparsify
+    from .pruned import pruned
 
-    return sparsify(network, "magnitude", densities=densities, allocation="global")
+    return pruned(network, densities)
 
 
 def _shape_only(

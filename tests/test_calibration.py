@@ -15,8 +15,10 @@ from nestling.accel.arrays.operands import conv_view, input_codes, tap_nonzeros
 from nestling.analysis.calibration import MAX_BYTES, bit_statistics, calibrated, calibration_note, load_calibration
 from nestling.analysis.cli import app
 from nestling.analysis.execution import calibrated_activations, execute_levels
+from nestling.analysis.pruned import pruned
 from nestling.analysis.run import silent
-from nestling.analysis.sources import Workload
+from nestling.analysis.sources import Workload, load_workload
+from nestling.sim.executor.graph_executor import GraphExecutor
 from nestling.traces.lowering import lower
 from nestling.traces.trace import Activations
 from nestling.traces.trace_file import read_trace
@@ -257,3 +259,31 @@ def test_command_line(tmp_path: Path) -> None:
     result = runner.invoke(app, ["execute", str(RESIDUAL), "--calibrate", str(path), "--repeats", "1", "--json"])
     assert result.exit_code == 0
     assert '"accuracy": null' in result.output
+
+
+def test_accuracy_of_an_onnx_file_on_labelled_images(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(2).standard_normal((6, 3, 16, 16)).astype(np.float32)
+    winners = GraphExecutor(residual()).run(inputs, 0).argmax(axis=1)
+    labels = np.where(np.arange(6) < 4, winners, winners + 1)  # the last two are wrong on purpose
+    path = saved(tmp_path, images=inputs, labels=labels)
+    workload = load_workload(str(RESIDUAL), images=path)
+    _, found = execute_levels(workload, None, threads=1, repeats=1, progress=silent)
+    assert [(level.accuracy, level.images) for level in found] == [(4 / 6, 6)]
+
+
+def test_images_need_labels_and_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path, images=images())
+    with pytest.raises(InputError, match="no array named labels"):
+        load_workload(str(RESIDUAL), images=path)
+    with pytest.raises(InputError, match="'alexnet' takes no images"):
+        load_workload("alexnet", images=path)
+
+
+def test_what_pruning_changes_is_a_note_and_no_python_warning(recwarn: pytest.WarningsRecorder) -> None:
+    network = residual()
+    first = network.layers[0].name
+    tiny = replace(network.weights[first], values=network.weights[first].values * np.float32(1e-9))
+    found = pruned(replace(network, weights={**network.weights, first: tiny}, notes=("kept",)), [1.0, 0.2])
+    assert found.notes[0] == "kept"
+    assert found.notes[1].startswith("level 1: the global threshold would leave 1 layer empty")
+    assert not recwarn.list

@@ -180,3 +180,14 @@ def test_level_files_are_compared(run: Run, tmp_path: Path) -> None:
     assert [level["density"] for level in found["levels"]] == [0.5, 1.0]
     status, _, err = run("check-levels", files[0])
     assert (status, err) == (2, "nestling: 1 level given; nesting needs at least two, the densest first\n")
+
+
+def test_every_command_takes_what_a_topology_leaves_open(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "net.csv"
+    path.write_text("\n".join(unpadded_rows("resnet18").splitlines()[:3]))
+    design = ("-a", "systolic-16x16", "--levels", "1,0.5", "--json")
+    for command in (["compare", path, *design], ["explain", "conv1", "--model", path, *design], ["table", path]):
+        status, _, err = run(*command)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert "--padding same" in err
+        assert run(*command, "--padding", "same")[0] == 0

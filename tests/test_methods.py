@@ -18,6 +18,7 @@ from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv, linear
 from nestling.workloads.nesting import from_ranking
 from nestling.workloads.network import INPUT, Network
+from nestling.workloads.onnx_import import load_onnx
 
 DENSITIES = (1.0, 0.5, 0.2)
 
@@ -46,7 +47,9 @@ OPTIONS = RunOptions(repeats=1)
 def test_every_method_makes_levels_that_can_be_studied(workload: Workload):
     hessians = input_hessians(workload.network, workload.images[:64])
     for name in CHOICES:
-        densities = {"pattern": (1.0, 0.4, 0.1), "nm": (1.0, 0.5, 0.25), "obc_nm": (1.0, 0.5, 0.25)}.get(name, DENSITIES)
+        densities = {"pattern": (1.0, 0.4, 0.1), "nm": (1.0, 0.5, 0.25), "obc_nm": (1.0, 0.5, 0.25)}.get(
+            name, DENSITIES
+        )
         variant = make_variant(workload.network, name, densities, hessians)
         assert variant.network.levels == 3
         found = variant.network.densities
@@ -107,6 +110,24 @@ def test_mistakes(workload: Workload):
     few = replace(workload, images=workload.images[:100], labels=workload.labels[:100])
     with pytest.raises(InputError, match="calibrates on real inputs"):
         compare_methods(few, ["obc"], designs)
+
+
+def test_the_workloads_calibration_is_used_and_all_images_are_measured(workload: Workload):
+    own = replace(workload, calibration=workload.images[:300])
+    comparison = compare_methods(own, ["obc"], [load_design("systolic-16x16")], densities=[1.0, 0.5], options=OPTIONS)
+    assert comparison.images == 600
+    hessians = input_hessians(workload.network, workload.images[:300])
+    expected = make_variant(workload.network, "obc", [1.0, 0.5], hessians).network
+    found = comparison.variants["obc"].network
+    for name, weights in expected.weights.items():
+        np.testing.assert_array_equal(found.weights[name].keep, weights.keep)
+
+
+def test_imported_graphs_name_the_methods_they_take():
+    file = Path(__file__).parent / "data" / "onnx" / "residual_bn.onnx"
+    workload = Workload(load_onnx(file).network)
+    with pytest.raises(InputError, match=r"\(obc\) do not run on imported graphs; these do: .*magnitude"):
+        compare_methods(workload, ["obc"], [load_design("systolic-16x16")], densities=[1.0, 0.5], options=OPTIONS)
 
 
 def test_calibration_inputs_are_what_the_layer_multiplies(workload: Workload):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from nestling.workloads.sparsify import (
     retained_energy,
     sparsify,
 )
+from nestling.workloads.sparsify.sparsifier import RankedUnits
 from nestling.workloads.zoo import build
 
 
@@ -141,9 +143,17 @@ def test_global_threshold_on_units(method: Block) -> None:
 def test_a_layer_below_the_threshold_keeps_one_weight_and_says_so() -> None:
     values = {"a": np.full((4, 4), 1e-6, np.float32), "b": np.ones((30, 30), np.float32)}
     values["a"][2, 1] = 2e-6
-    with pytest.warns(SparsifyWarning, match="layer 'a', level 0: the global threshold would leave it empty"):
+    with pytest.warns(SparsifyWarning, match="level 0: .* would leave 1 layer empty; one unit is kept in each: 'a'$"):
         found = global_densities(values, Magnitude(), [0.1])
     assert found["a"] == (1 / 16,)
+
+
+def test_many_empty_layers_are_one_warning_per_level() -> None:
+    values = {f"a{i}": np.full((4, 4), 1e-6, np.float32) for i in range(6)} | {"b": np.ones((30, 30), np.float32)}
+    with pytest.warns(SparsifyWarning, match="would leave 6 layers empty") as caught:
+        global_densities(values, Magnitude(), [1.0, 0.1, 0.05])
+    assert [str(warning.message).split(":")[0] for warning in caught] == ["level 1", "level 2"]
+    assert str(caught[0].message).endswith("'a0', 'a1', 'a2', 'a3' ...")
 
 
 # --- budgets ---------------------------------------------------------------------------------------------------------
@@ -297,3 +307,33 @@ def test_an_exact_search_that_would_take_too_much(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError, match="partial plans; give a resolution"):
         choose_options(options, 18.0, resolution=None)
     assert len(choose_options(options, 18.0, resolution=50)) == 12
+
+
+# --- magnitudes without a sorted list ----------------------------------------------------------------------------------
+
+#: Few different values, so that cuts fall among equal ones.
+coarse = st.lists(st.sampled_from([0.0, 0.25, -0.25, 1.0, -2.0]), min_size=6, max_size=6).map(
+    lambda v: np.array(v, np.float32).reshape(2, 3)
+)
+falling = st.lists(st.floats(0.01, 1.0), min_size=1, max_size=4).map(lambda d: sorted(d, reverse=True))
+
+
+@dataclass(frozen=True)
+class Sorted(RankedUnits):
+    """Magnitudes by the general rule: every weight is a unit, all are sorted."""
+
+    def units(self, shape: tuple[int, ...]) -> np.ndarray:
+        return Magnitude().units(shape)
+
+    def scores(self, values: np.ndarray) -> np.ndarray:
+        return Magnitude().scores(values)
+
+
+@pytest.mark.filterwarnings("ignore::nestling.workloads.sparsify.SparsifyWarning")
+@given(st.lists(coarse, min_size=1, max_size=4), falling)
+def test_cuts_keep_what_a_sorted_list_keeps(arrays: list[np.ndarray], densities: list[float]) -> None:
+    values = {f"l{i}": array for i, array in enumerate(arrays)}
+    assert global_densities(values, Magnitude(), densities) == global_densities(values, Sorted(), densities)
+    for array in arrays:
+        found, expected = (method.sparsify_layer(array, densities).weights for method in (Magnitude(), Sorted()))
+        np.testing.assert_array_equal(found.keep, expected.keep)

@@ -10,6 +10,7 @@ import onnx
 from onnx import TypeProto, checker, defs, helper, numpy_helper, shape_inference
 
 from ..errors import InputError
+from .control_flow import taken_branch
 from .draft import Array, Draft, Dtype, Shape, to_node
 from .folding import Folder
 from .input_shapes import MAX_ELEMENTS, PinnedInputs
@@ -71,6 +72,10 @@ class _Walk:
     def _visit(self, nodes: Iterable[onnx.NodeProto]) -> None:
         for node in nodes:
             graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+            taken = taken_branch(node, self.draft.constants) if graphs else None
+            if taken is not None:
+                self._visit(taken)
+                continue
             if graphs:
                 self._visit_opaque(node, graphs)
                 continue

@@ -9,6 +9,7 @@ from onnx import AttributeProto, TensorProto, checker, helper, inliner
 
 from ..errors import InputError
 from .model_file import MAX_TENSORS, ModelFile, one_line
+from .onnxruntime_operators import write_out
 
 OPSETS = range(9, 24)
 #: The default operator set has two names.
@@ -38,7 +39,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def screened(file: ModelFile) -> onnx.ModelProto:
-    """The model with its local functions written out, after our checks and the library's.
+    """The model with its local functions and onnxruntime's own operators written out, after our checks and the library's.
 
     Raises
     ------
@@ -47,8 +48,9 @@ def screened(file: ModelFile) -> onnx.ModelProto:
     """
     model = file.model
     _check_texts(_texts(model))
-    opset_of(model)
+    opset = opset_of(model)
     _check_nodes(model.graph.node)
+    write_out(model.graph, opset)
     for function in model.functions:
         _check_nodes(function.node)
     _declare_initializers(file)

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..schedule import erk_shares
+from .magnitude import Magnitude, weights_above_threshold
 from .sparsifier import Floats, RankedUnits, Sparsifier, SparsifyWarning, check_levels, prefix_units
 
 Shapes = Mapping[str, tuple[int, ...]]
 #: Layer name -> density per level, densest first.
 Densities = dict[str, tuple[float, ...]]
+#: Layers that a warning names before it only counts them.
+_SHOWN_NAMES = 4
 
 
 def uniform_densities(shapes: Shapes, densities: Sequence[float]) -> Densities:
@@ -88,24 +91,44 @@ def global_densities(values: Mapping[str, Floats], method: Sparsifier, densities
         raise InputError(
             "allocation 'global' needs one score per unit: methods magnitude, block, block_punched, filter, channel"
         )
-    scores = {name: method.scores(array) for name, array in values.items()}
-    sizes = {name: np.bincount(method.units(array.shape).reshape(-1)) for name, array in values.items()}
-    owner = np.repeat(np.arange(len(scores)), [score.size for score in scores.values()])
-    ranking = np.argsort(-np.concatenate(list(scores.values())), kind="stable")
-    weights_of_unit = np.concatenate(list(sizes.values()))[ranking]
+    sizes = [array.size for array in values.values()]
+    least = [1] * len(sizes)
+    if isinstance(method, Magnitude):
+        kept = weights_above_threshold(values, densities)
+    else:
+        kept, least = _units_above_threshold(values, method, densities)
+    for level, counts in enumerate(kept):
+        _warn_of_empty([name for name, count in zip(values, counts, strict=True) if not count], level)
+    return {
+        name: tuple((counts[i] or least[i]) / sizes[i] for counts in kept) for i, name in enumerate(values)
+    }  # fmt: skip
+
+
+def _units_above_threshold(
+    values: Mapping[str, Floats], method: RankedUnits, densities: Sequence[float]
+) -> tuple[list[list[int]], list[int]]:
+    """Per level, the weights of each layer in the best units of all layers; and the weights in each layer's best unit."""
+    scores = [method.scores(array) for array in values.values()]
+    sizes = [np.bincount(method.units(array.shape).reshape(-1)) for array in values.values()]
+    owner = np.repeat(np.arange(len(scores)), [score.size for score in scores])
+    ranking = np.argsort(-np.concatenate(scores), kind="stable")
+    weights_of_unit = np.concatenate(sizes)[ranking]
     ends = np.cumsum(weights_of_unit)
-    out: dict[str, list[float]] = {name: [] for name in values}
+    found = []
     for level, density in enumerate(densities):
         kept = prefix_units(ends, density * float(ends[-1]), what=f"network, level {level}")
         counts = np.bincount(owner[ranking[:kept]], weights=weights_of_unit[:kept], minlength=len(scores))
-        for i, name in enumerate(values):
-            count = int(counts[i])
-            if not count:
-                count = int(sizes[name][int(scores[name].argmax())])
-                warnings.warn(
-                    f"layer '{name}', level {level}: the global threshold would leave it empty; one unit is kept",
-                    SparsifyWarning,
-                    stacklevel=2,
-                )
-            out[name].append(count / values[name].size)
-    return {name: tuple(levels) for name, levels in out.items()}
+        found.append([int(count) for count in counts])
+    return found, [int(size[int(score.argmax())]) for size, score in zip(sizes, scores, strict=True)]
+
+
+def _warn_of_empty(names: Sequence[str], level: int) -> None:
+    if not names:
+        return
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN_NAMES]) + (" ..." if len(names) > _SHOWN_NAMES else "")
+    warnings.warn(
+        f"level {level}: the global threshold would leave {len(names)} {'layer' if len(names) == 1 else 'layers'} empty; "
+        f"one unit is kept in each: {shown}",
+        SparsifyWarning,
+        stacklevel=3,
+    )

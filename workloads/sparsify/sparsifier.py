@@ -138,6 +138,17 @@ def prefix_units(ends: NDArray[np.int64], target: float, *, what: str) -> int:
     return above
 
 
+def nearest_count(size: int, density: float, *, what: str) -> int:
+    """``prefix_units`` for ``size`` units of one weight each, without a list of them."""
+    target = density * size
+    count = int(np.ceil(target - 0.5))  # of two that are equally near, the smaller one
+    if count == 0:
+        warnings.warn(
+            f"{what}: {target:.3g} weights would leave nothing; one unit is kept", SparsifyWarning, stacklevel=2
+        )
+    return max(1, count)
+
+
 def check_levels(densities: Sequence[float]) -> None:
     """Raise InputError unless 0 < density <= 1 and the densities do not increase."""
     check_densities(densities)
