@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from . import bench_commands, import_commands, train_command
 from . import cli_options as opt
-from . import import_commands
 
 app = typer.Typer(
     name="nestling",
@@ -160,6 +160,9 @@ def compare(
     level: opt.Only = None,
     point: opt.Point = None,
     images: opt.Images = None,
+    padding: opt.PaddingChoice = None,
+    groups: opt.Groups = None,
+    table: opt.LayerTable = None,
     out: opt.Out = None,
     execute: opt.Execute = False,
     ablate: opt.Ablate = None,
@@ -172,22 +175,23 @@ def compare(
     Examples: `nestling compare resnet50 --accel all --levels 0.5,0.25,0.13 --out results/compare` ·
     `nestling compare resnet50 --equalise` · `nestling compare resnet50 --ablate smartdeal`
     """
-    from .compare_command import compare_designs, compare_smartdeal
+    from .compare_command import compare_designs
     from .run import RunOptions, available_threads
 
     special = ablate is not None or equalise
+    draw = not special
     workload = opt.chosen_workload(
-        model, settings, levels=levels, images=images, seed=seed, shapes=shape, draw=not special
-    )
+        model, settings, levels=levels, images=images, seed=seed, shapes=shape, draw=draw,
+        files=opt.file_options(padding, groups, table),
+    )  # fmt: skip
     options = RunOptions(
         point=point, levels=level, execute=execute, threads=available_threads(), seed=seed, skip_unable=True,
         prefer_point="nominal",
     )  # fmt: skip
-    if special:
-        compare_smartdeal(workload, ablate, equalise=equalise, options=options, command=_command(), out=out, json=json)
-        return
-    designs = opt.chosen_designs(accel or ["all"], dram=dram, objective=objective, node=node)
-    compare_designs(workload, designs, options=options, command=_command(), out=out, json=json)
+    designs = opt.compared_designs(accel, ablate, equalise=equalise, dram=dram, objective=objective, node=node)
+    compare_designs(
+        workload, designs, options=options, command=_command(), out=out, json=json, smartdeal=special, quoted=equalise
+    )
 
 
 @app.command()
@@ -200,6 +204,9 @@ def explain(
     levels: opt.Densities = None,
     level: opt.Only = None,
     point: opt.Point = None,
+    padding: opt.PaddingChoice = None,
+    groups: opt.Groups = None,
+    table: opt.LayerTable = None,
     seed: opt.Seed = 0,
     json: opt.Json = False,
 ) -> None:
@@ -211,7 +218,8 @@ def explain(
     from .explain import explain as explain_layer
     from .output import print_explanations
 
-    workload = opt.chosen_workload(model, settings, levels=levels, seed=seed, shapes=shape)
+    files = opt.file_options(padding, groups, table)
+    workload = opt.chosen_workload(model, settings, levels=levels, seed=seed, shapes=shape, files=files)
     trace = lower_network(workload.network)
     found = [
         explain_layer(trace, design, layer, point=point, levels=level, seed=seed)
@@ -228,6 +236,7 @@ def execute(
     level: opt.Only = None,
     images: opt.Images = None,
     calibrate: opt.Calibrate = None,
+    table: opt.LayerTable = None,
     repeats: opt.Repeats = 50,
     json: opt.Json = False,
 ) -> None:
@@ -236,7 +245,10 @@ def execute(
     from .output import note, print_executions, progress_bars
     from .run import available_threads
 
-    workload = opt.chosen_workload(model, None, levels=levels, images=images, seed=0, shapes=shape, calibrate=calibrate)
+    workload = opt.chosen_workload(
+        model, None, levels=levels, images=images, seed=0, shapes=shape, calibrate=calibrate,
+        files=opt.file_options(None, None, table),
+    )  # fmt: skip
     with progress_bars() as progress:
         executions = execute_levels(workload, level, threads=available_threads(), repeats=repeats, progress=progress)[1]
     print_executions(workload.network, executions, as_json=json)
@@ -310,35 +322,14 @@ def replay(
 
 
 @app.command()
-def bench(
-    suites: Annotated[
-        list[str] | None,
-        typer.Argument(help="command-line, resnet50, designs, engines, scale-sim, dram, trace, smartdeal; all by default."),
-    ] = None,
-    large: Annotated[
-        bool, typer.Option("--large", help="With the decoder of 7 billion weights (`trace`): many minutes.")
-    ] = False,
-    json: opt.Json = False,
-) -> None:
-    """Measure nestling's own speed on this machine (CPU seconds; medians).
-
-    Example: `nestling bench trace --large`
-    """
-    from .bench import run_benchmarks
-    from .output import print_bench, progress_bars
-
-    with progress_bars() as progress:
-        rows = run_benchmarks(progress, suites or (), large=large)
-    print_bench(rows, as_json=json)
-
-
-@app.command()
 def validate(
     suites: Annotated[list[str] | None, typer.Argument(help="Suites to run; all by default.")] = None,
     reference: Annotated[
         Path | None, typer.Option("--reference", help="Folder laid out like the bundled reference data.")
     ] = None,
-    details: Annotated[bool, typer.Option("--details", help="Statistics per group and quantity.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Statistics per group and quantity; always shown for a single suite.")
+    ] = False,
     json: opt.Json = False,
 ) -> None:
     """Recompute other tools' and chips' numbers row by row; exit 1 if a bar is missed."""
@@ -353,22 +344,8 @@ def validate(
         for done, name in enumerate(names, start=1):
             outcomes.append(run_suite(name, reference or REFERENCE))
             progress("validate", done, len(names))
-    print_outcomes(outcomes, as_json=json, details=details)
+    print_outcomes(outcomes, as_json=json, details=details or len(outcomes) == 1)
     raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
-
-
-@app.command()
-def train(
-    network: Annotated[str, typer.Argument(help="Network to train: `fashion`.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the weights and the training record.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Folder with the four Fashion-MNIST .gz files.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Also train one separate model per density.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of initialisation, order and augmentation.", min=0)] = 0,
-) -> None:
-    """Train the bundled nested network again on Fashion-MNIST (needs the extra: pip install 'nestling[train]')."""
-    from .train_command import train_bundled
-
-    train_bundled(network, out=out, data=data, baselines=baselines, seed=seed)
 
 
 @app.command()
@@ -380,6 +357,8 @@ def doctor() -> None:
 
 
 import_commands.register(app)
+train_command.register(app)
+bench_commands.register(app)
 
 
 def _command() -> str:

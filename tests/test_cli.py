@@ -66,6 +66,8 @@ def test_run_writes_everything_at_once(run, tmp_path):
         (("run", "-a", "none.yaml"), ("none.yaml: no such file",)),
         (("run", "--point", "hihg", "--no-execute"), ("did you mean 'high'?",)),
         (("run", "--layer", "conv7", "--no-execute"), ("conv7", "did you mean 'conv")),
+        (("compare", "fashion", "--ablate", "diannao"), ("arrays of kind 'diannao' have no switches",)),
+        (("compare", "fashion", "--ablate", "smartdeal", "--equalise"), ("give one of them",)),
         (("simulate", "none.parquet"), ("none.parquet: no such file",)),
         (("execute", "resnet18"), ("cannot be executed",)),
         (("explain", "convv1"), ("did you mean 'conv1'?",)),
@@ -105,7 +107,7 @@ def test_listings(run):
     status, out, _ = run("models", "--json")
     models = {m["name"]: m for m in json.loads(out)["models"]}
     assert status == 0
-    assert len(models) == 27  # 25 with reference tables, the bundled one, the decoder of any size
+    assert len(models) == 28  # 25 with reference tables, the bundled one, VGG-11, the decoder of any size
     assert models["resnet50"]["macs"] == 4_089_184_256
     status, out, _ = run("accels", "nm-lanes-16x8")
     assert status == 0

@@ -203,7 +203,7 @@ def train_fashion(
     InputError
         if PyTorch or the data set is missing, or a setting is out of range.
     """
-    _require_torch(threads)
+    require_torch(threads)
     recipes = {
         "start": start_recipe(epochs=start_epochs, seed=seed),
         "nested": nested_recipe(epochs=epochs, seed=seed),
@@ -225,7 +225,8 @@ def train_fashion(
     )
 
 
-def _require_torch(threads: int) -> None:
+def require_torch(threads: int) -> None:
+    """Load PyTorch and set its number of threads, process-wide; InputError if it is not installed."""
     if threads < 1:
         raise InputError(f"threads = {threads}, must be at least 1")
     try:
@@ -272,7 +273,7 @@ def write_result(
             "independent": [round(trained.wall_s, 1) for trained in independent],
         },
         "threads": threads,
-        "versions": _versions(),
+        "versions": versions(),
         "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (weights_path, images_path)},
     }
     write_atomically(out_dir / FASHION_RECORD.name, (json.dumps(record, indent=1) + "\n").encode())
@@ -297,7 +298,8 @@ def _level_rows(
     ]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions that decide the trained weights."""
     import torch
 
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
