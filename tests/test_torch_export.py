@@ -148,6 +148,19 @@ def test_masks_of_torch_prune_become_the_level_and_the_model_stays_as_it_was() -
     np.testing.assert_array_equal(levels.weights["fc"].keep, network.weights["fc"].keep)
 
 
+def test_a_parametrized_model_stays_usable() -> None:
+    class Half(torch.nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight * 0.5
+
+    model = torch.nn.Linear(4, 3)
+    torch.nn.utils.parametrize.register_parametrization(model, "weight", Half())
+    before = model(torch.ones(1, 4))
+    plain = plain_copy(model)
+    assert torch.equal(plain(torch.ones(1, 4)), before)
+    assert torch.equal(model(torch.ones(1, 4)), before)  # the user's own model still works
+
+
 def test_two_of_four_through_a_parametrization_and_sparse_tensors() -> None:
     class TwoOfFour(nn.Module):
         def forward(self, weight: torch.Tensor) -> torch.Tensor:

@@ -32,9 +32,20 @@ def plain_copy(model: torch.nn.Module) -> torch.nn.Module:
         for key in _pruned_names(module):
             prune.remove(module, key)
         if parametrize.is_parametrized(module):
+            own_class(module)
             for key in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, key, leave_parametrized=True)
     return plain
+
+
+def own_class(module: torch.nn.Module) -> None:
+    """Give a copied parametrized module a class of its own.
+
+    PyTorch keeps parametrized tensors as properties of a class that copies share: removing one from the copy would break
+    the original.
+    """
+    shared = type(module)
+    module.__class__ = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
 
 
 def _pruned_names(module: torch.nn.Module) -> list[str]:

@@ -13,11 +13,11 @@ from torch.nn.utils import parametrize
 from ..errors import InputError, unknown_name
 from ..level_plan import LevelPlan, Strategy
 from ..nesting import check_densities
+from ..torch_export.levels import own_class
 from .parametrizations import (
     LevelBias,
     LevelMask,
     LevelNorm,
-    own_class,
     prunable_layers,
     recalibrate,
     replace_norms,

@@ -120,16 +120,6 @@ def split_biases(layers: Mapping[str, nn.Module], levels: int) -> list[LevelBias
     return made
 
 
-def own_class(module: nn.Module) -> None:
-    """Give a copied parametrized module a class of its own.
-
-    PyTorch keeps parametrized tensors as properties of a class that copies share: removing one from the copy would break
-    the original.
-    """
-    shared = type(module)
-    module.__class__ = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
-
-
 def current_norms(model: nn.Module) -> Iterator[nn.Module]:
     """The batch normalisations that the model uses now: of a LevelNorm only that of its level."""
     others = {
