@@ -32,6 +32,7 @@ DESIGNS = (
     "nm-lanes-16x8",
     "scnn",
     "sigma",
+    "smartdeal",
     "stc-2-4",
     "stc-flexible",
     "systolic-16x16",
@@ -137,6 +138,12 @@ class Design(Strict):
         "nm8_packed",
         "level_ordered",
         "level_tag",
+        "smartdeal_row_direct",
+        "smartdeal_row_tag",
+        "smartdeal_row_ordered",
+        "smartdeal_element_direct",
+        "smartdeal_element_tag",
+        "smartdeal_element_ordered",
     ]
     buffers: Buffers
     memories: dict[str, Buffer | MemoryCost] = Field(default_factory=dict)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..accel.ablation import ablations
-from ..accel.design import Design, load_design
-from ..accel.equalised import equalised
+from ..accel.design import Design
 from ..workloads.errors import InputError
 from ..workloads.network import Network
 from ..workloads.smartdeal.nested import SmartDealOptions, decompose_network
@@ -18,45 +16,50 @@ from .run import RunOptions, make_study
 from .sources import Workload
 from .study import Study
 
+EQUAL = (
+    "equal resources (of SmartDeal, mostly recalled): 1024 8-bit or 8192 serial multipliers; the same total of on-chip SRAM, "
+    "divided as each design divides its own; unit energies, clock, DRAM. All designs see the same zeros; the rivals store "
+    "8-bit weights, each in its own format"
+)
 #: SCNN's PEs have no datapath for the channel-wise products of squeeze-and-excitation (recalled from the SmartExchange paper,
 #: which leaves it out on EfficientNet-B0).
 _NO_SCALING = {"scnn-equal": "squeeze-and-excitation: it has no datapath for channel-wise scaling"}
 
 
 def compare_designs(
-    workload: Workload, designs: list[Design], *, options: RunOptions, command: str, out: Path | None, json: bool
-) -> None:
-    """Simulate the network as it is on the designs and deliver the comparison."""
-    with progress_bars() as progress:
-        study = make_study(workload, designs, options=options, command=command, progress=progress)
-    deliver_comparison(study, out, as_json=json)
-
-
-def compare_smartdeal(
     workload: Workload,
-    ablate: str | None,
+    designs: list[Design],
     *,
-    equalise: bool,
     options: RunOptions,
     command: str,
     out: Path | None,
     json: bool,
+    smartdeal: bool = False,
+    quoted: bool = False,
 ) -> None:
-    """Simulate the network in SmartDeal form on the chosen designs and deliver the comparison, the first design as its unit.
+    """Simulate the network on the designs and deliver the comparison.
+
+    ``smartdeal``: put the network into SmartDeal form and take the first design as the unit; ``quoted``: the designs are the
+    equalised ones, and the published ranges are shown beside.
 
     Raises
     ------
     InputError
-        if both options are given, the design has no switches, or the network has no values to decompose.
+        if the network has no values to decompose, or the unit of the comparison cannot run it.
     """
-    if ablate is not None and equalise:
-        raise InputError("--ablate and --equalise are two comparisons; give one of them")
-    designs, unable = equal_designs(workload.network) if ablate is None else (ablations(load_design(ablate)), {})
+    chosen, unable = able_designs(workload.network, designs)
+    if smartdeal:
+        workload = in_smartdeal_form(workload, options.seed)
     with progress_bars() as progress:
-        study = make_study(
-            in_smartdeal_form(workload, options.seed), designs, options=options, command=command, progress=progress
-        )
-    deliver(replace(study, skipped={**study.skipped, **unable}), out, json=json, quoted=equalise)
+        study = make_study(workload, chosen, options=options, command=command, progress=progress)
+    study = replace(study, skipped={**study.skipped, **unable})
+    if not smartdeal:
+        deliver_comparison(study, out, as_json=json)
+        return
+    if study.results[0].design is not designs[0]:
+        name = designs[0].name
+        raise InputError(f"design '{name}', the unit of the comparison, cannot run this network: {study.skipped[name]}")
+    deliver_normalised(study, out, json=json, quoted=quoted)
 
 
 def in_smartdeal_form(workload: Workload, seed: int) -> Workload:
@@ -75,14 +78,14 @@ def in_smartdeal_form(workload: Workload, seed: int) -> Workload:
     return replace(workload, network=replace(made.network, notes=notes), pattern=None, bases=made.bases)
 
 
-def equal_designs(network: Network) -> tuple[list[Design], dict[str, str]]:
-    """The equalised designs that can run ``network``, the SmartDeal design first, and why the others cannot."""
+def able_designs(network: Network, designs: list[Design]) -> tuple[list[Design], dict[str, str]]:
+    """The designs that can run ``network`` as far as its operators tell, and why the others cannot."""
     scales = any(layer.op == "mul" for layer in network.layers)
-    unable = _NO_SCALING if scales else {}
-    return [design for design in equalised() if design.name not in unable], unable
+    unable = {design.name: _NO_SCALING[design.name] for design in designs if scales and design.name in _NO_SCALING}
+    return [design for design in designs if design.name not in unable], unable
 
 
-def deliver(study: Study, out: Path | None, *, json: bool, quoted: bool) -> None:
+def deliver_normalised(study: Study, out: Path | None, *, json: bool, quoted: bool) -> None:
     """Files if a folder is given, and JSON or the table with every warning."""
     if out is not None:
         write_normalised(study, out, quoted=quoted)
@@ -92,6 +95,7 @@ def deliver(study: Study, out: Path | None, *, json: bool, quoted: bool) -> None
     screen = console()
     screen.print(terminal_normalised(study))
     if quoted:
+        screen.print(EQUAL, highlight=False)
         screen.print(QUOTED, highlight=False)
     print_notices(screen, study)
     if out is not None:

@@ -77,7 +77,7 @@ def normalised_figure(study: Study, path: Path, *, quoted: bool) -> None:
     names, levels = list(dict.fromkeys(table["design"])), sorted(table["level"].unique())
     height = 0.17 * len(names) * (len(levels) + 0.7) + 0.1
     with style():
-        sheet = Sheet([(height, 0.75)] * len(_PANELS), left=2.9, top=0.6, bottom=0.95 if quoted else 0.65)
+        sheet = Sheet([(height, 0.75)] * len(_PANELS), left=2.9, top=0.75, bottom=0.95 if quoted else 0.65)
         for axes, (column, label) in zip(sheet.axes, _PANELS, strict=True):
             for i, level in enumerate(levels):
                 part = table[table["level"] == level]
@@ -89,6 +89,8 @@ def normalised_figure(study: Study, path: Path, *, quoted: bool) -> None:
             axes.axvline(1.0, color=GREY, linewidth=0.8)
             axes.margins(x=0.08)
             axes.set_xlabel(label.format(names[0]))
+        spread = f"levels {levels[0]} to {levels[-1]}, the densest first" if len(levels) > 1 else f"level {levels[0]}"
+        sheet.axes[0].set_title(f"{study.network}; bars of a design: {spread}")
         shown = [name for name in COMPONENTS if table[f"share_{name}"].max() > 0]
         entries = [(SHOWN_NAMES.get(name, name.replace("_", " ")), COMPONENT_COLOURS[name]) for name in shown]
         sheet.legend(entries, columns=len(entries))

@@ -20,6 +20,14 @@ def train(
         Path | None, typer.Option("--data", help="fashion: folder with the four Fashion-MNIST .gz files.")
     ] = None,
     baselines: Annotated[bool, typer.Option(help="fashion: also train one separate model per density.")] = False,
+    smartdeal: Annotated[
+        int | None,
+        typer.Option(
+            "--smartdeal",
+            help="fashion: epochs of training that alternates with the projection on SmartDeal form.",
+            min=1,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="(First) seed of initialisation, order and augmentation.", min=0)] = 0,
     seeds: Annotated[int | None, typer.Option(help="digits: number of seeds, 5 by default.", min=1)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="digits: one seed, about a minute.")] = False,
@@ -28,14 +36,15 @@ def train(
     """Train nested levels and compare methods (needs the extra: pip install 'nestling[train]').
 
     `nestling train digits` trains a small perceptron on 8 x 8 digits in every way, with baselines: nested levels, N:M, OBC;
-    mean and spread over seeds. `nestling train fashion --out DIR` trains the bundled network again.
+    mean and spread over seeds. `nestling train fashion --out DIR` trains the bundled network again; `nestling train fashion
+    --smartdeal 3` retrains it in SmartDeal form and measures each level.
     """
     from ..workloads.bundled import FASHION_NAME
     from ..workloads.digits import DIGITS_NAME
 
     foreign: dict[str, dict[str, object]] = {
-        FASHION_NAME: {"--seeds": seeds, "--quick": quick, "--json": json},
-        DIGITS_NAME: {"--data": data, "--baselines": baselines},
+        FASHION_NAME: {"--seeds": seeds, "--quick": quick, "--json": json and not smartdeal},
+        DIGITS_NAME: {"--data": data, "--baselines": baselines, "--smartdeal": smartdeal},
     }
     if network not in foreign:
         raise unknown_name("trainable network", network, foreign)
@@ -44,7 +53,11 @@ def train(
             raise InputError(f"{option} has no meaning for '{network}'")
     if find_spec("torch") is None:
         raise InputError("training needs PyTorch: pip install 'nestling[train]' (or any CPU build of torch)")
-    if network == FASHION_NAME:
+    if network == FASHION_NAME and smartdeal:
+        from .retrain_command import retrain_bundled
+
+        retrain_bundled(epochs=smartdeal, data=data, seed=seed, out=out, as_json=json)
+    elif network == FASHION_NAME:
         train_bundled(out=out, data=data, baselines=baselines, seed=seed)
     else:
         train_digits(first=seed, seeds=seeds, quick=quick, out=out, json=json)

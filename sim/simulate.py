@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
-import numpy as np
-
 from ..accel.arrays import ARRAYS, LayerPlan
+from ..accel.arrays.operands import input_nonzero_macs
 from ..accel.design import Design, OperatingPoint
 from ..accel.energy import energy_by_component_j
 from ..accel.strict import ZeroHandling
@@ -183,9 +182,10 @@ def _work(trace: LayerTrace, plan: LayerPlan, design: Design, *, issued: int) ->
     zero_weight = plan.mac_weight_zero_issued
     # Arrays that skip zero inputs have counted what is left on the very operands that decided their cycles.
     skips_inputs = handling.inputs == ZeroHandling.SKIP
-    effectual = issued - zero_weight if skips_inputs else input_nonzero_macs(trace, plan.level)
+    counted = issued - zero_weight - plan.mac_input_zero_issued
+    effectual = counted if skips_inputs else input_nonzero_macs(trace, plan.level)
     zero_input = issued - zero_weight - effectual  # with a weight that is not zero
-    both_zero = _zero_input_share(trace, plan) if gates_inputs and not gates_weights else 0
+    both_zero = _zero_input_share(trace, plan, effectual) if gates_inputs and not gates_weights else 0
     gated = (zero_weight if gates_weights else both_zero) + (zero_input if gates_inputs else 0)
     ineffectual = (0 if gates_weights else zero_weight - both_zero) + (0 if gates_inputs else zero_input)
     return {
@@ -202,33 +202,12 @@ def _useful_slots(plan: LayerPlan, counts: Mapping[str, int]) -> float:
     return plan.slots_used * counts["mac_effectual"] / max(1, issued)
 
 
-def _zero_input_share(trace: LayerTrace, plan: LayerPlan) -> int:
+def _zero_input_share(trace: LayerTrace, plan: LayerPlan, effectual: int) -> int:
     """Issued products of a zero weight whose input is zero, too: all of them where nothing is skipped, else in proportion."""
     zero_weight = plan.mac_dense - trace.macs(plan.level) // trace.layer.repeat
-    both_zero = zero_weight - (input_nonzero_macs(trace, None) - input_nonzero_macs(trace, plan.level))
+    both_zero = zero_weight - (input_nonzero_macs(trace, None) - effectual)
     issued = plan.mac_dense - plan.mac_skipped - (plan.mac_dense - zero_weight)
     return both_zero * max(0, issued) // max(1, zero_weight)
-
-
-def input_nonzero_macs(trace: LayerTrace, level: int | None) -> int:
-    """Multiply-accumulates of one run with both operands non-zero; without a level, with any weight and a non-zero input.
-
-    With captured activations: sum over reduction indices of (weights kept there) x (how often the input is non-zero there),
-    averaged over the captured inputs and rounded to the nearest integer. Otherwise the stated density x the weight count.
-    """
-    gemm = trace.layer.gemm
-    assert gemm is not None
-    multiplied = gemm.macs if level is None else trace.macs(level) // trace.layer.repeat
-    taps = trace.activations.tap_nonzeros
-    if taps is None or trace.keep is None:
-        return round(multiplied * trace.activations.density)
-    kept = (
-        (trace.keep > (-1 if level is None else level))
-        .reshape(gemm.b, gemm.n, gemm.k)
-        .sum(axis=1, dtype=np.int64)
-        .reshape(-1)
-    )
-    return round(int(kept @ taps) / trace.activations.images)
 
 
 def _scaled(split: CycleSplit, repeat: int) -> CycleSplit:

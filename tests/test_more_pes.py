@@ -24,6 +24,7 @@ GROWTH = {
     "stc-2-4": ("partitions", (1, 2)),
     "stc-flexible": ("partitions", (1, 2)),
     "dstc": ("partitions_high", (1, 2)),
+    "smartdeal": ("dim_c", (8, 16)),
 }
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nestling.workloads.errors import InputError
 from nestling.workloads.smartdeal.structure import prune_channels, prune_rows_by_group
 
@@ -46,7 +45,7 @@ def test_mistakes():
         prune_rows_by_group(np.ones((2, 3), np.float32), 0.5)
     with pytest.raises(InputError, match="kind of row pruning 'share'"):
         prune_rows_by_group(np.ones((2, 3, 1, 1), np.float32), 0.5, kind="share")
-    with pytest.raises(InputError, match="amount = 1.5"):
+    with pytest.raises(InputError, match=r"amount = 1\.5"):
         prune_rows_by_group(np.ones((2, 3, 1, 1), np.float32), 1.5)
     with pytest.raises(InputError, match="2 scales for 3"):
         prune_channels(np.ones((2, 3, 1, 1), np.float32), np.ones(2), 0.1)

@@ -138,13 +138,9 @@ def lower(
         for widths or formats that do not exist, or activations of a layer that the network does not have.
     """
     lowering = Lowering(
-        network=network,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        activations=activations or {},
-        formats=tuple(FORMATS) if formats is None else tuple(formats),
-        bases=bases or {},
-    )
+        network=network, weight_bits=weight_bits, activation_bits=activation_bits, activations=activations or {},
+        formats=tuple(FORMATS) if formats is None else tuple(formats), bases=bases or {},
+    )  # fmt: skip
     layers = []
     for layer in lowering.products:
         if progress is not None:

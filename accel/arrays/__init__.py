@@ -10,10 +10,12 @@ from . import (
     pragmatic,
     scnn,
     sigma,
+    smartdeal,
     systolic,
     tensor_core,
 )
 from .plan import ArrayKind, LayerPlan
+from .smartdeal_operands import SmartDealArray
 
 ARRAYS: dict[str, ArrayKind] = {
     "cambricon_x": ArrayKind(cambricon_x.CambriconXArray, cambricon_x.plans),
@@ -25,6 +27,7 @@ ARRAYS: dict[str, ArrayKind] = {
     "pragmatic": ArrayKind(pragmatic.PragmaticArray, pragmatic.plans),
     "scnn": ArrayKind(scnn.SCNNArray, scnn.plans, memories=("input_rams", "weight_fifos", "accumulators")),
     "sigma": ArrayKind(sigma.SigmaArray, sigma.plans),
+    "smartdeal": ArrayKind(SmartDealArray, smartdeal.plans),
     "systolic": ArrayKind(systolic.SystolicArray, systolic.plans),
     "tensor_core": ArrayKind(tensor_core.TensorCoreArray, tensor_core.plans),
 }

@@ -25,7 +25,8 @@ class LayerPlan:
     """One layer at one level on one array: its tiles, how they were tiled, and the work they do.
 
     Work per run of the product, in multiply-accumulates: issued + ``mac_skipped`` = ``mac_dense``; of the issued ones
-    ``mac_weight_zero_issued`` have a zero weight. ``multipliers``: units that may each start something in every cycle;
+    ``mac_weight_zero_issued`` have a zero weight; ``mac_input_zero_issued`` have a zero input only, on arrays that skip zero
+    inputs in part. ``multipliers``: units that may each start something in every cycle;
     ``slots_used``: how often they do, which is the issued MACs except on bit-serial lanes, where it is their terms.
     ``patterns``: where the array takes structured weights, dense MACs by the pattern they run in.
     """
@@ -40,6 +41,7 @@ class LayerPlan:
     mac_weight_zero_issued: int
     multipliers: int
     slots_used: int
+    mac_input_zero_issued: int = 0
     patterns: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -62,6 +64,7 @@ class LayerPlan:
         multipliers: int,
         timing: ArrayTiming | None = None,
         weight_zero_issued: int | None = None,
+        input_zero_issued: int = 0,
         slots_used: int | None = None,
         patterns: Mapping[str, int] | None = None,
     ) -> LayerPlan:
@@ -79,6 +82,7 @@ class LayerPlan:
             mac_dense=order.nest.gemm.macs,
             mac_skipped=order.nest.gemm.macs - issued,
             mac_weight_zero_issued=max(0, issued - nonzero) if weight_zero_issued is None else weight_zero_issued,
+            mac_input_zero_issued=input_zero_issued,
             multipliers=multipliers,
             slots_used=issued if slots_used is None else slots_used,
             patterns=patterns or {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +23,8 @@ from .observations import (
     tap_nonzeros,
 )
 from .plan import Step, make_plan
+from .simd.network import PlaneNetwork, unsupported
+from .simd.planner import Planner
 from .store import Level, LevelStore
 from .walk import LevelArrays, Tensor, Walk
 from .workers import Workers
@@ -46,6 +49,9 @@ class Executor:
     network : a network with weight values.
     threads : worker threads for batches; single images (``measure``) always use one.
 
+    Single images run on planes (``simd.network``), several times faster, unless a layer has no kernel there:
+    ``single_image_notes`` says which.
+
     Raises
     ------
     InputError
@@ -62,6 +68,11 @@ class Executor:
         self._weighted = [layer for layer in network.layers if layer.has_weights]
         self._arrays = {layer.name: self._level_arrays(layer.name) for layer in self._weighted}
         self._workers = Workers([Walk(self.plan) for _ in range(threads)])
+        self.single_image_notes = tuple(f"single images run without planes: {text}" for text in unsupported(network))
+
+    @cached_property
+    def _planes(self) -> PlaneNetwork | None:
+        return None if self.single_image_notes else PlaneNetwork(self.network, choose=Planner().choose)
 
     def _level_arrays(self, name: str) -> list[LevelArrays]:
         """Kernel arguments of one layer for every level; all views, nothing is copied per level."""
@@ -124,6 +135,9 @@ class Executor:
             as ``run``, and for fewer than 1 repeat or a negative warm-up.
         """
         weights, flat = self._weights(level), self._flatten(images)
+        planes = self._planes
+        if planes is not None:
+            return measure_latency(lambda i: planes.run(flat[i % len(flat)], level), repeats=repeats, warmup=warmup)
         with self._workers.borrowed() as walk:
             return measure_latency(
                 lambda i: walk.run(flat[i % len(flat) : i % len(flat) + 1], weights), repeats=repeats, warmup=warmup
@@ -181,6 +195,10 @@ class Executor:
         levels = list(self.store.by_layer(level).values())
         shaped = images.reshape(len(images), *self.plan.input_shape)
         expected = reference.forward(self.network, shaped, levels)
+        if self._planes is not None:  # what latency is measured with must be right, too
+            single = self._planes.run(images[0], level)
+            found = np.concatenate([found, single.reshape(1, -1)])
+            expected = np.concatenate([expected, expected[:1]])
         scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
         error = float(np.abs(found - expected).max()) / scale
         return SelfCheck(error=error, tolerance=TOLERANCE, worst_case=self.store.rounding_bound)

@@ -39,7 +39,7 @@ def prune_rows_by_group(
         raise InputError(f"rows of shape {values.shape} cannot be pruned by group; needed is (K, C/groups, R, S)")
     if kind not in _AMOUNTS:
         raise unknown_name("kind of row pruning", kind, _AMOUNTS)
-    if group < 1 or not 0 <= amount or (kind != "value" and amount > 1):
+    if group < 1 or not amount >= 0 or (kind != "value" and amount > 1):
         raise InputError(f"amount = {amount} of kind '{kind}' for groups of {group} filters; shares lie in 0..1")
     out = values.copy()
     for first in range(0, len(values), group):

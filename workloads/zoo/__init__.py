@@ -26,7 +26,7 @@ MODELS: dict[str, Model] = {
 #: Networks beyond the reference tables, whose masks do not fit the memory of a small machine.
 DECODERS: dict[str, Model] = decoder.MODELS
 #: Everything that ``build`` knows.
-NETWORKS: dict[str, Model] = {**MODELS, **DECODERS}
+NETWORKS: dict[str, Model] = {**MODELS, **convolutional.EXTRAS, **DECODERS}
 
 
 def build(name: str, /, **parameters: object) -> Network:

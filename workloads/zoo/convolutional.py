@@ -14,6 +14,7 @@ from .model import Model, class_count, image_size
 
 #: Filters per stage; a 2 x 2 pool ends each stage (Simonyan & Zisserman, table 1; columns D and E differ in depth).
 _VGG_FILTERS = (64, 128, 256, 512, 512)
+_VGG11_DEPTHS = (1, 1, 2, 2, 2)
 _VGG16_DEPTHS = (2, 2, 3, 3, 3)
 _VGG19_DEPTHS = (2, 2, 4, 4, 4)
 _HIDDEN = 4096
@@ -112,3 +113,5 @@ MODELS = {
     "vgg16_cifar": _vgg_cifar_model(_VGG16_DEPTHS),
     "vgg19_cifar": _vgg_cifar_model(_VGG19_DEPTHS),
 }
+#: Beyond the reference tables.
+EXTRAS = {"vgg11": _vgg_model(_VGG11_DEPTHS)}

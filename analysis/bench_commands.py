@@ -1,0 +1,76 @@
+"""The command `nestling bench`: this program's own speed, and its kernels beside what is installed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import cli_options as opt
+
+
+def bench(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="command-line, resnet50, designs, engines, scale-sim, dram, trace, smartdeal; all of these by default. "
+            "Alone: executor."
+        ),
+    ] = None,
+    large: Annotated[
+        bool, typer.Option("--large", help="With the decoder of 7 billion weights (`trace`): many minutes.")
+    ] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="`executor`: beside torch, MKL, SciPy and ONNX Runtime, where installed.")
+    ] = False,
+    tune: Annotated[
+        str | None,
+        typer.Option("--tune", help="`executor`: measure the kernels for this model, keep the choices, show the plan."),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="`executor`: the tables of the README.")] = False,
+    json: opt.Json = False,
+) -> None:
+    """Measure nestling's own speed on this machine (CPU seconds; medians).
+
+    Example: `nestling bench trace --large` · `nestling bench executor --peers` ·
+    `nestling bench executor --tune resnet50`
+    """
+    from .bench import run_benchmarks
+    from .output import print_bench, progress_bars
+
+    if tune is not None:
+        _tune(tune, json=json)
+    elif suites == ["executor"]:
+        _executor(peers=peers, markdown=markdown, json=json)
+    else:
+        with progress_bars() as progress:
+            rows = run_benchmarks(progress, suites or (), large=large)
+        print_bench(rows, as_json=json)
+
+
+def _executor(*, peers: bool, markdown: bool, json: bool) -> None:
+    from .executor_comparison import print_executor_bench, run_executor_bench
+    from .output import progress_bars
+
+    with progress_bars() as progress:
+        found = run_executor_bench(peers=peers, progress=progress)
+    print_executor_bench(found, as_markdown=markdown, as_json=json)
+
+
+def _tune(model: str, *, json: bool) -> None:
+    """Tune the executor for a model's own levels, or for magnitude-pruned ones where it has no values."""
+    from .bench_network import DENSITIES, magnitude_pruned
+    from .executor_plan import planned, print_plan
+    from .output import progress_bars
+
+    network = opt.chosen_workload(model, None, levels=None, seed=0, draw=False).network
+    if any(weights.values is None for weights in network.weights.values()) or not network.weights:
+        network = magnitude_pruned(network, DENSITIES)
+    with progress_bars() as progress:
+        found = planned(network, tune=True, progress=progress)
+    print_plan(found, as_json=json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(bench)

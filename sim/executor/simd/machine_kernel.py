@@ -1,0 +1,85 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""What kernels ask of the machine beside arithmetic: denormals as zeros, tasks shared by threads, prefetches."""
+
+import platform
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .vectors_kernel import _I8, _I32, _I64, LINE, _at, _count, _function
+
+#: x86 has a register that makes denormals zero; elsewhere they are computed as they are.
+_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+_FLUSH = 0x8040  # flush results to zero, take operands as zero (Intel SDM, volume 1, 10.2.3)
+
+
+@intrinsic
+def flush_denormals(context):
+    """Treat denormals as zeros in this thread; returns the former state for :func:`restore`. No effect beside x86."""
+
+    def code(context, builder, signature, args):
+        if not _X86:
+            return ir.Constant(_I64, 0)
+        slot = cgutils.alloca_once(builder, _I32)
+        _mode(builder, "st", slot)
+        before = builder.load(slot)
+        builder.store(builder.or_(before, ir.Constant(_I32, _FLUSH)), slot)
+        _mode(builder, "ld", slot)
+        return builder.zext(before, _I64)
+
+    return types.int64(), code
+
+
+@intrinsic
+def restore(context, state):
+    """Put back the floating-point state that :func:`flush_denormals` returned."""
+
+    def code(context, builder, signature, args):
+        if _X86:
+            slot = cgutils.alloca_once(builder, _I32)
+            builder.store(builder.trunc(args[0], _I32), slot)
+            _mode(builder, "ld", slot)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), code
+
+
+def _mode(builder, direction, slot):
+    pointer = builder.bitcast(slot, _I8.as_pointer())
+    builder.call(_function(builder, f"llvm.x86.sse.{direction}mxcsr", ir.VoidType(), [_I8.as_pointer()]), [pointer])
+
+
+@intrinsic
+def take(context, counter):
+    """Fetch and increment the int64 at an address, atomically: the next task of several threads."""
+
+    def code(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(types.int64), code
+
+
+def _prefetcher(write):
+    @intrinsic
+    def prefetch(context, count, base):
+        lines = _count(count)
+        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+
+        def code(context, builder, signature, args):
+            hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            flags = [ir.Constant(_I32, flag) for flag in (write, 3, 1)]  # keep in all caches; data
+            for i in range(lines):
+                builder.call(hint, [_at(builder, args[1], ir.Constant(_I64, LINE * i), _I8), *flags])
+            return context.get_dummy_value()
+
+        return types.void(count, types.int64), code
+
+    return prefetch
+
+
+#: prefetch_*(count, address): ask for ``count`` cache lines, to be read or written soon; any address is allowed.
+prefetch_read = _prefetcher(0)
+prefetch_write = _prefetcher(1)

@@ -1,0 +1,252 @@
+"""A whole convolutional network on planes, one image at a time: the lowest latency the executor has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....workloads.errors import InputError
+from ....workloads.layers import CONV_OPS, Layer
+from ....workloads.network import INPUT, Network
+from ..plan import make_plan
+from ..store import Level
+from . import gate_kernel, packing_kernel
+from .arrangement import fused_sums, layouts, place
+from .dense_product import DenseProduct
+from .fully_connected import RowProduct
+from .planes import Floats, PlaneLayout
+from .pooling import Pooling
+from .prior import likely_plan
+from .product import LayerPlan, Product, Work
+from .team import Call, Team, call
+from .vectors_kernel import COMPILES
+
+#: Which kernels run a convolution: called with the layer, its weights' densities, source and target layout.
+Chooser = Callable[[Layer, NDArray[np.float64], PlaneLayout, PlaneLayout], LayerPlan]
+#: One step of a program: a kernel call, or a plain function for what NumPy copies.
+Step = Call | Callable[[], None]
+
+#: Multiply-accumulates of a call from which other threads are woken for it: about 40 us of work, a few times the waking.
+_SHARED_MACS = 1_000_000
+
+_CLAMPS: Mapping[str, tuple[float, float]] = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+_GATES = {
+    "silu": gate_kernel.SILU,
+    "gelu": gate_kernel.GELU,
+    "sigmoid": gate_kernel.SIGMOID,
+    "tanh": gate_kernel.TANH,
+}
+
+
+class PlaneNetwork:
+    """Runs single images of a convolutional network. Weights are stored once for all levels; memory is planned once.
+
+    The first run at a level makes its program: one kernel call per layer with all arguments bound, so that switching
+    levels costs nothing and a layer costs one call.
+
+    Parameters
+    ----------
+    network : with weight values; see :func:`unsupported`.
+    threads : each kernel call is shared by them; outputs are bit-identical for any number.
+    choose : which kernel runs each convolution; the default knows the cache sizes, a planner has measured.
+
+    Raises
+    ------
+    InputError
+        naming every layer that cannot be executed here.
+    """
+
+    def __init__(self, network: Network, *, threads: int = 1, choose: Chooser = likely_plan) -> None:
+        if threads < 1:
+            raise InputError(f"{threads} threads; at least 1 is needed")
+        problems = unsupported(network)
+        if problems:
+            raise InputError([f"network '{network.name}' has no plane kernels: {p}" for p in problems])
+        self.network, self.threads = network, threads
+        self.input_shape = make_plan(network).input_shape
+        self._fused = fused_sums(network)
+        self._layouts = layouts(network, self.input_shape)
+        self._buffers = place(network, self._layouts, self._fused)
+        self._scratch: dict[PlaneLayout, Floats] = {}
+        self._team = Team(threads)
+        self.plans: dict[str, LayerPlan] = {}
+        self.products = {x.name: self._product(x, choose) for x in network.layers if x.op in CONV_OPS}
+        self._rows = {
+            x.name: RowProduct(network.weights[x.name], threads=threads) for x in network.layers if x.op == "linear"
+        }
+        self._works: dict[str, list[Work]] = {}
+        self._programs: dict[tuple[int, ...], list[Step]] = {}
+
+    def run(self, image: Floats, level: Level) -> Floats:
+        """Output of one image, float32 (C, H, W) or that many elements: the last layer's, float32, flattened.
+
+        Raises
+        ------
+        InputError
+            for a level that does not exist, or an image of another size.
+        """
+        program = self._program(level)
+        layout = self._layouts[INPUT]
+        if image.size != np.prod(self.input_shape):
+            raise InputError(f"image has shape {image.shape}; network '{self.network.name}' needs {self.input_shape}")
+        layout.view(self._buffers[INPUT])[:] = image.reshape(layout.channels, layout.height, layout.width)
+        for step in program:
+            if isinstance(step, Call):
+                self._team.run(step)
+            else:
+                step()
+        return self.tensor(self.network.layers[-1].name).reshape(-1).copy()
+
+    def tensor(self, name: str) -> Floats:
+        """A layer's output (channels, height, width) as the last run left it, unless its memory was used again."""
+        return self._layouts[name].view(self._buffers[name])
+
+    def steps(self, level: Level) -> list[tuple[str, Step]]:
+        """The program of a level with each step's layer, for profiles."""
+        levels = self._levels(level)
+        return [
+            (layer.name, self._shared(step, layer, level))
+            for layer in self.network.layers
+            for level in [levels.get(layer.name, 0)]
+            for step in self._layer_steps(layer, level)
+        ]
+
+    def _shared(self, step: Step, layer: Layer, level: int) -> Step:
+        """The step, marked as not worth other threads if its layer has little to do."""
+        if not isinstance(step, Call):
+            return step
+        weights = self.network.weights.get(layer.name)
+        per_position = layer.R * layer.S * layer.K if weights is None else int(weights.nonzeros[level])
+        return step._replace(shared=per_position * layer.P * layer.Q >= _SHARED_MACS)
+
+    def _program(self, level: Level) -> list[Step]:
+        levels = self._levels(level)
+        key = tuple(levels.values())
+        if key not in self._programs:
+            self._programs[key] = [step for _, step in self.steps(level)]
+        return self._programs[key]
+
+    def _levels(self, level: Level) -> dict[str, int]:
+        names = [x.name for x in self.network.layers if x.has_weights]
+        each = [level] * len(names) if isinstance(level, int) else list(level)
+        if len(each) != len(names):
+            raise InputError(f"{len(each)} levels for {len(names)} layers with weights")
+        for name, one in zip(names, each, strict=True):
+            self.network.weights[name].check_level(one)
+        return dict(zip(names, each, strict=True))
+
+    def _product(self, layer: Layer, choose: Chooser) -> Product:
+        source, target = self._layouts[layer.sources[0]], self._layouts[layer.name]
+        weights = self.network.weights[layer.name]
+        plan = self.plans[layer.name] = choose(layer, weights.densities, source, target)
+        return Product(layer, weights, source, target, choice=plan.sparse, threads=self.threads)
+
+    def _layer_steps(self, layer: Layer, level: int) -> list[Step]:
+        if layer.name in self._fused.values():
+            return []  # written by the product
+        if layer.op in CONV_OPS:
+            return self._convolution(layer, level)
+        out = self._buffers[layer.name]
+        layout = self._layouts[layer.name]
+        target, masks = layout.dimensions, layout.masks(1)
+        x = [self._buffers[name] for name in layer.sources]
+        steps: list[Step] = []
+        if layer.op == "linear":
+            steps += self._linear(layer, level)
+        elif layer.op == "concat":
+            steps += [lambda: self._concatenate(layer)]
+        elif layer.op == "add":
+            clamp = _clamp(layer.activation)
+            steps += [call(packing_kernel.add, layout.channels, x[0], x[1], out, target, masks, *clamp)]
+        elif layer.op == "mul":
+            wide, narrow = sorted(layer.sources, key=lambda name: -self._layouts[name].positions)
+            factors = self.tensor(narrow)[:, 0, 0]
+            steps += [call(packing_kernel.scale, layout.channels, self._buffers[wide], factors, out, target, masks)]
+        else:
+            pooling = Pooling(layer, self._layouts[layer.sources[0]], layout)
+            steps += pooling.calls(x[0], out, self._phases(pooling.planes))
+        return steps + self._gate(layer.name, layer.activation)
+
+    def _convolution(self, layer: Layer, level: int) -> list[Step]:
+        product, x = self.products[layer.name], self._buffers[layer.sources[0]]
+        total = next((t for t in self.network.layers if t.name == self._fused.get(layer.name)), None)
+        last = total or layer
+        residual = None
+        if total is not None:
+            residual = self._buffers[next(s for s in total.sources if s != layer.name)]
+        steps: list[Step] = []
+        if product.packs:
+            phases = self._phases(product.planes)
+            assert phases is not None
+            steps.append(product.packing(x, phases))
+            x = phases
+        common = {"bias": self._bias(layer, level), "clamp": _clamp(last.activation), "residual": residual}
+        steps.append(self._product_call(layer, level, x, self._buffers[last.name], common))
+        return steps + self._gate(last.name, last.activation)
+
+    def _product_call(self, layer: Layer, level: int, x: Floats, out: Floats, common: Mapping[str, Any]) -> Call:
+        """The sparse product, or the dense one where the plan says so."""
+        product, plan = self.products[layer.name], self.plans[layer.name]
+        if level in plan.dense_levels:
+            weights, vectors = self.network.weights[layer.name], plan.dense_vectors
+            dense = DenseProduct(product, weights, level, vectors=vectors, threads=self.threads)
+            return dense.call(x, out, works=[dense.new_work() for _ in range(self.threads)], **common)
+        works = self._works.setdefault(layer.name, [])
+        works += [product.new_work() for _ in range(self.threads - len(works))]
+        return product.call(x, out, level=level, works=works, **common)
+
+    def _linear(self, layer: Layer, level: int) -> list[Step]:
+        """A fully connected layer: its input's values in channel order, one product, its output's plane heads."""
+        row = self._rows[layer.name]
+        x, out = self.tensor(layer.sources[0]), self.tensor(layer.name)[:, 0, 0]
+
+        def gather() -> None:
+            row.inputs[:] = x.reshape(-1)
+
+        def scatter() -> None:
+            out[:] = row.outputs
+
+        return [gather, row.call(level, self._bias(layer, level), _clamp(layer.activation)), scatter]
+
+    def _bias(self, layer: Layer, level: int) -> Floats:
+        biases = self.network.biases.get(layer.name)
+        return np.zeros(layer.K, np.float32) if biases is None else np.ascontiguousarray(biases[level], np.float32)
+
+    def _concatenate(self, layer: Layer) -> None:
+        np.concatenate([self.tensor(name) for name in layer.sources], axis=0, out=self.tensor(layer.name))
+
+    def _gate(self, name: str, activation: str) -> list[Step]:
+        if activation not in _GATES:
+            return []
+        target = self._layouts[name].dimensions
+        return [call(gate_kernel.gate, target[0], self._buffers[name], target, _GATES[activation])]
+
+    def _phases(self, planes: PlaneLayout | None) -> Floats | None:
+        """Scratch for phase planes, shared by all layers that need the same layout."""
+        if planes is None:
+            return None
+        if planes not in self._scratch:
+            self._scratch[planes] = planes.new()
+        return self._scratch[planes]
+
+
+def unsupported(network: Network) -> list[str]:
+    """What keeps a network from running here, one text per layer; such networks run in ``executor.Executor``."""
+    problems = [] if COMPILES else ["the compiler is switched off (NUMBA_DISABLE_JIT)"]
+    for layer in network.layers:
+        joins = layer.op in ("add", "mul")
+        if layer.op == "linear" and layer.gemm is not None and layer.gemm.m != 1:
+            problems.append(f"layer '{layer.name}': {layer.gemm.m} rows of vectors")
+        elif joins and (len(layer.sources) != 2 or (layer.op == "mul" and layer.sources[0] == layer.sources[1])):
+            problems.append(f"layer '{layer.name}': '{layer.op}' of {len(layer.sources)} tensors")
+        elif layer.op in ("mul", "concat", "maxpool", "avgpool") and layer.activation in _CLAMPS:
+            problems.append(f"layer '{layer.name}': '{layer.activation}' after '{layer.op}'")
+    return problems
+
+
+def _clamp(activation: str) -> tuple[np.float32, np.float32]:
+    low, high = _CLAMPS.get(activation, (-np.inf, np.inf))
+    return np.float32(low), np.float32(high)

@@ -1,0 +1,173 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""Moving tensors between planes: phases for strided operators, pooling, sums, factors per channel.
+
+Channels are the tasks: threads that run a kernel together take them from ``tasks``, int64 (next, channels). Layouts come
+as tuples of integers: (channels, height, width, pitch, lead, stride), see ``planes.PlaneLayout.dimensions``.
+"""
+
+import numpy as np
+from numba import njit
+
+from .machine_kernel import prefetch_read, prefetch_write, take
+from .vectors_kernel import (
+    REVISION,
+    add_from,
+    address,
+    clamp,
+    keep_lanes,
+    larger_from,
+    load,
+    load_every_second,
+    store,
+    times,
+)
+
+#: Bytes between what is copied and what is asked for meanwhile.
+AHEAD = 2048
+
+
+def _packer(revision):
+    def pack_phases(tasks, x, source, out, target, phases, step, reach, fill):
+        """Split a tensor into phase planes on the grid of the output of a strided window operator.
+
+        ``phases``: int64 (n, 2), first input row and column of each phase; ``step``: the stride. Cell (u, v) of plane
+        c * n + phase holds the input at (u * step + first); ``reach``: cells above, below, left of and right of the output
+        grid that are filled too. Cells outside the input are ``fill``::
+
+            for channel, phase, row u of the grid and its reach:
+                16 cells at a time where the stride is 1 or 2: they may run past the row's end into cells that are
+                written after them, but not past the phase's last cell, where another thread's channel begins
+        """
+        _ = revision  # a part of the cache key
+        _, height, width, pitch, lead, stride = source
+        _, rows, columns, to_pitch, to_lead, to_stride = target
+        above, below, left, right = reach
+        c = take(address(tasks))
+        while c < tasks[1]:
+            for phase in range(len(phases)):
+                first_row, first_column = phases[phase]
+                plane = (c * len(phases) + phase) * to_stride + to_lead
+                end = plane + (rows + below - 1) * to_pitch + columns + right
+                low = max(-left, -(first_column // step))
+                high = min(columns + right, (width - 1 - first_column) // step + 1)
+                for u in range(-above, rows + below):
+                    to = plane + u * to_pitch
+                    y = u * step + first_row
+                    if y < 0 or y >= height or high <= low:
+                        for i in range(to - left, to + columns + right):
+                            out[i] = fill
+                        continue
+                    at = c * stride + lead + y * pitch + first_column
+                    for i in range(to - left, to + low):
+                        out[i] = fill
+                    if step <= 2 and to + low + (high - low + 15) // 16 * 16 <= end:
+                        for v in range(low, high, 16):
+                            here = address(x) + 4 * (at + v * step)
+                            prefetch_read(2, here + AHEAD)
+                            prefetch_write(1, address(out) + 4 * (to + v) + AHEAD)
+                            cells = load(1, here) if step == 1 else load_every_second(here)
+                            store(address(out) + 4 * (to + v), cells)
+                    else:
+                        for v in range(low, high):
+                            out[to + v] = x[at + v * step]
+                    for i in range(to + high, to + columns + right):
+                        out[i] = fill
+            c = take(address(tasks))
+
+    return njit(nogil=True, cache=True)(pack_phases)
+
+
+pack_phases = _packer(REVISION)
+
+
+def _pooler(revision):
+    def pool(tasks, x, taps, step, out, target, masks, factor):
+        """Maximum (``factor`` 0) or ``factor`` * sum over windows, from phase planes::
+
+            for channel, for vector of its plane: for tap of the window: combine; zero the halo
+
+        ``taps``: int64, bytes from a channel's phase planes to each operand; ``step``: bytes from channel to channel.
+        """
+        _ = revision
+        lead, stride = target[4:]
+        c = take(address(tasks))
+        while c < tasks[1]:
+            base = address(x) + c * step
+            to = address(out) + 4 * (c * stride + lead)
+            for tile in range(len(masks)):
+                at = base + 64 * tile
+                total = load(1, at + taps[0])
+                for i in range(1, len(taps)):
+                    total = larger_from(total, at + taps[i]) if factor == 0 else add_from(total, at + taps[i])
+                if factor != 0:
+                    total = times(total, factor)
+                store(to + 64 * tile, keep_lanes(total, address(masks) + 2 * tile))
+            c = take(address(tasks))
+
+    return njit(nogil=True, cache=True)(pool)
+
+
+pool = _pooler(REVISION)
+
+
+def _map_pooler(revision):
+    def pool_maps(tasks, x, source, out, target, factor):
+        """Maximum (``factor`` 0) or ``factor`` * sum of every whole map: for channel, for row, for column."""
+        _ = revision
+        _, height, width, pitch, lead, stride = source
+        to_lead, to_stride = target[4], target[5]
+        c = take(address(tasks))
+        while c < tasks[1]:
+            total = x[c * stride + lead] if factor == 0 else np.float32(0)
+            for row in range(height):
+                at = c * stride + lead + row * pitch
+                for i in range(at, at + width):
+                    if factor != 0:
+                        total += x[i]
+                    elif not (x[i] <= total or total != total):  # a NaN wins and stays
+                        total = x[i]
+            out[c * to_stride + to_lead] = total if factor == 0 else total * factor
+            c = take(address(tasks))
+
+    return njit(nogil=True, cache=True)(pool_maps)
+
+
+pool_maps = _map_pooler(REVISION)
+
+
+def _adder(revision):
+    def add(tasks, x, y, out, target, masks, lowest, highest):
+        """out = clamp(x + y) for three tensors of one layout: for channel, for vector of its plane."""
+        _ = revision
+        lead, stride = target[4:]
+        c = take(address(tasks))
+        while c < tasks[1]:
+            for tile in range(len(masks)):
+                at = 4 * (c * stride + lead) + 64 * tile
+                total = clamp(add_from(load(1, address(x) + at), address(y) + at), lowest, highest)
+                store(address(out) + at, keep_lanes(total, address(masks) + 2 * tile))
+            c = take(address(tasks))
+
+    return njit(nogil=True, cache=True)(add)
+
+
+add = _adder(REVISION)
+
+
+def _scaler(revision):
+    def scale(tasks, x, factors, out, target, masks):
+        """out = x * factors[c] (squeeze-and-excitation): for channel, for vector of its plane."""
+        _ = revision
+        lead, stride = target[4:]
+        c = take(address(tasks))
+        while c < tasks[1]:
+            for tile in range(len(masks)):
+                at = 4 * (c * stride + lead) + 64 * tile
+                product = times(load(1, address(x) + at), factors[c])
+                store(address(out) + at, keep_lanes(product, address(masks) + 2 * tile))
+            c = take(address(tasks))
+
+    return njit(nogil=True, cache=True)(scale)
+
+
+scale = _scaler(REVISION)

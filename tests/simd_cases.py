@@ -1,0 +1,137 @@
+"""Random convolutions for the plane kernels, and what they must give: float64, with a bound from the summation length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+from nestling.sim.executor.simd.arrangement import layouts
+from nestling.sim.executor.simd.planes import PlaneLayout
+from nestling.workloads.layers import Layer, output_size
+from nestling.workloads.nesting import NestedWeights
+from nestling.workloads.network import Network
+
+UNIT_ROUNDOFF = 2.0**-24
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """One convolution with everything that a kernel takes. ``low``, ``high``: the clamp."""
+
+    layer: Layer
+    weights: NestedWeights
+    x: Array
+    bias: Array
+    residual: Array | None
+    low: float
+    high: float
+
+    def layouts(self) -> tuple[PlaneLayout, PlaneLayout]:
+        """Source and target, as a network of this layer alone arranges them."""
+        network = Network("one", (self.layer,), weights={self.layer.name: self.weights})
+        found = layouts(network, self.x.shape)
+        return found["input"], found[self.layer.name]
+
+    def expected(self, level: int, *, dense: bool = False) -> tuple[Array, Array]:
+        """Outputs in float64, and how far float32 sums in any order may be off (Higham, section 3.1).
+
+        Pruned weights meet no input; ``dense``: they are zeros that do.
+        """
+        layer, weights = self.layer, self.weights.dense(level).astype(np.float64)
+        windows = self._windows(self.x.astype(np.float64))
+        groups, rows = layer.groups, layer.K // layer.groups
+        total = np.zeros((layer.K, layer.P, layer.Q))
+        magnitude = np.zeros_like(total)
+        per_group = layer.C // groups
+        for k in range(layer.K):
+            part = windows[k // rows * per_group : (k // rows + 1) * per_group]
+            kept = np.ones(weights[k].shape, bool) if dense else self.weights.mask(level)[k]
+            with np.errstate(invalid="ignore"):
+                products = weights[k][kept][:, None, None] * part[kept]
+                total[k], magnitude[k] = products.sum(axis=0), np.abs(products).sum(axis=0)
+        terms = weights[0].size + 2
+        added = self.bias.astype(np.float64)[:, None, None] + (0 if self.residual is None else self.residual)
+        magnitude += np.abs(self.bias)[:, None, None] + (0 if self.residual is None else np.abs(self.residual))
+        gamma = terms * UNIT_ROUNDOFF / (1 - terms * UNIT_ROUNDOFF)
+        with np.errstate(invalid="ignore"):
+            return np.minimum(np.maximum(total + added, self.low), self.high), gamma * magnitude
+
+    def _windows(self, x: Array) -> Array:
+        """Operands (C, R, S, P, Q), zeros outside the input."""
+        layer = self.layer
+        reach = (max(layer.P, layer.Q) - 1) * layer.stride + (max(layer.R, layer.S) - 1) * layer.dilation + 1
+        padded = np.zeros((layer.C, reach + layer.padding + layer.H, reach + layer.padding + layer.W))
+        padded[:, layer.padding : layer.padding + layer.H, layer.padding : layer.padding + layer.W] = x
+        out = np.empty((layer.C, layer.R, layer.S, layer.P, layer.Q))
+        for r in range(layer.R):
+            for s in range(layer.S):
+                top, left = r * layer.dilation, s * layer.dilation
+                rows = slice(top, top + (layer.P - 1) * layer.stride + 1, layer.stride)
+                columns = slice(left, left + (layer.Q - 1) * layer.stride + 1, layer.stride)
+                out[:, r, s] = padded[:, rows, columns]
+        return out
+
+
+@st.composite
+def conv_layers(draw: st.DrawFn) -> Layer:
+    """Strided, padded, dilated, grouped, depthwise, 1x1, rectangular; sizes that divide nothing."""
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    c, k = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 4))
+    r, s = draw(st.sampled_from(((1, 1), (1, 1), (3, 3), (2, 3), (5, 5), (7, 7))))
+    stride, padding, dilation = draw(st.integers(1, 3)), draw(st.integers(0, 3)), draw(st.integers(1, 2))
+    h = max(1, (r - 1) * dilation + 1 - 2 * padding) + draw(st.integers(0, 14))
+    w = max(1, (s - 1) * dilation + 1 - 2 * padding) + draw(st.integers(0, 40))
+    size = {"stride": stride, "padding": padding, "dilation": dilation}
+    p, q = output_size(h, kernel=r, **size), output_size(w, kernel=s, **size)
+    return Layer(name="c", op="conv", C=c, H=h, W=w, K=k, P=p, Q=q, R=r, S=s, groups=groups, sources=("input",), **size)
+
+
+def make_case(
+    layer: Layer,
+    seed: int,
+    *,
+    levels: int = 1,
+    density: float = 0.5,
+    whole: bool = False,
+    residual: bool = False,
+    clamp: tuple[float, float] = (-np.inf, np.inf),
+) -> Case:
+    """Random values; ``whole``: small whole numbers, whose sums are exact. Some rows and some levels are empty."""
+    random = np.random.default_rng(seed)
+
+    def values(shape: tuple[int, ...]) -> Array:
+        if whole:
+            return random.integers(-8, 9, shape).astype(np.float32)
+        return random.standard_normal(shape).astype(np.float32)
+
+    keep = np.where(random.random(layer.weight_shape) < density, random.integers(1, levels + 1, layer.weight_shape), 0)
+    keep[random.random(layer.K) < 0.2] = 0
+    keep[keep == random.integers(1, levels + 2)] = 0  # often an empty stream
+    weights = values(layer.weight_shape)
+    weights[weights == 0] = 1
+    nested = NestedWeights(values=weights, keep=keep.astype(np.uint8), levels=levels, name=layer.name)
+    out = (layer.K, layer.P, layer.Q)
+    return Case(
+        layer,
+        nested,
+        values((layer.C, layer.H, layer.W)),
+        values((layer.K,)),
+        values(out) if residual else None,
+        *clamp,
+    )
+
+
+def buffer_of(layout: PlaneLayout, tensor: Array) -> Array:
+    """Planes that hold ``tensor``."""
+    buffer = layout.new()
+    layout.view(buffer)[:] = tensor
+    return buffer
+
+
+def only_interior(layout: PlaneLayout, buffer: Array) -> bool:
+    """True if everything around the tensor is still zero."""
+    copy = buffer.copy()
+    layout.view(copy)[:] = 0
+    return not copy.any()

@@ -1,0 +1,111 @@
+"""The same kernels compiled for other processors, without the compiler, after edits, and with the processor's modes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nestling.sim.executor.simd import machine_kernel, planner
+from nestling.sim.executor.simd.vectors_kernel import COMPILES, LANES, MACHINE, REVISION
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+SCRIPT = """
+import sys
+import numpy as np
+from nestling.sim.executor.simd.network import PlaneNetwork
+from nestling.workloads.bundled import FASHION_SCALE, load_bundled
+network, pixels, _ = load_bundled()
+image = pixels[3][None].astype(np.float32) * np.float32(FASHION_SCALE)
+np.save(sys.argv[1], np.stack([PlaneNetwork(network).run(image.astype(np.float32), level) for level in range(2)]))
+"""
+
+
+def outputs(folder: Path, **environment: str) -> np.ndarray:
+    """Logits of one bundled image at two levels, computed by a fresh process."""
+    file = folder / "out.npy"
+    subprocess.run([sys.executable, "-c", SCRIPT, file], check=True, env=os.environ | environment, timeout=300)
+    return np.load(file)
+
+
+@pytest.mark.skipif(not (X86 and COMPILES), reason="names of x86 processors")
+@pytest.mark.parametrize(
+    "processor", [{"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}, {"NUMBA_CPU_NAME": "generic"}]
+)
+def test_other_processors_give_the_same_bits(tmp_path: Path, processor: dict[str, str]) -> None:
+    """AVX2 (two registers per vector) and plain SSE2, where a fused multiply-add is a library call."""
+    np.testing.assert_array_equal(outputs(tmp_path, **processor), outputs(tmp_path))
+
+
+def test_without_the_compiler_the_network_says_so() -> None:
+    script = (
+        "from nestling.sim.executor.simd.network import unsupported\n"
+        "from nestling.workloads.bundled import load_bundled\n"
+        "print(unsupported(load_bundled()[0]))"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    shown = subprocess.run(
+        [sys.executable, "-c", script], check=True, env=environment, timeout=120, capture_output=True, text=True
+    )
+    assert "the compiler is switched off (NUMBA_DISABLE_JIT)" in shown.stdout
+
+
+@pytest.mark.skipif(not COMPILES, reason="nothing is compiled")
+def test_every_kernel_carries_the_revision_of_the_vector_module() -> None:
+    """Numba's cache knows a kernel's own file and closure only: a stale kernel would survive an edit of the vectors."""
+    from nestling.sim.executor.simd import (
+        dense_kernel,
+        direct_kernel,
+        gate_kernel,
+        packing_kernel,
+        peaks_kernel,
+        rebuild_kernel,
+        rows_kernel,
+        windowed_kernel,
+    )
+
+    modules = (dense_kernel, direct_kernel, rows_kernel, windowed_kernel)
+    kernels = [kernel for module in modules for kernel in module.KERNELS.values()]
+    for module in (gate_kernel, packing_kernel, peaks_kernel, rebuild_kernel):
+        kernels += [value for value in vars(module).values() if hasattr(value, "py_func")]
+    assert len(kernels) == 3 * 7 + 2 + 9
+    for kernel in kernels:
+        held = [cell.cell_contents for cell in kernel.py_func.__closure__]
+        assert REVISION in held, kernel
+
+
+def test_the_measured_table_depends_on_processor_versions_and_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = planner.environment_key()
+    assert planner.environment_key() == before
+    assert len(MACHINE) == 3
+    monkeypatch.setattr(planner, "MACHINE", ("x86_64", "another", "+avx2"))
+    other = planner.environment_key()
+    monkeypatch.setattr(planner, "_kernel_sources", lambda: ["changed"])
+    assert len({before, other, planner.environment_key()}) == 3
+
+
+@pytest.mark.skipif(not (X86 and COMPILES), reason="the register of x86")
+def test_the_floating_point_mode_is_put_back() -> None:
+    from numba import njit
+
+    @njit
+    def modes(x: np.ndarray) -> tuple[np.float32, np.float32]:
+        state = machine_kernel.flush_denormals()
+        flushed = x[0] * x[1]
+        machine_kernel.restore(state)
+        return flushed, x[0] * x[1]
+
+    tiny = np.array([1e-30, 1e-10], np.float32)
+    assert modes(tiny)[1] != 0
+    assert np.float32(1e-30) * np.float32(1e-10) != 0
+    assert LANES == 16
+
+
+@pytest.mark.skipif(not X86, reason="XDG folders")
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert planner.cache_folder() == tmp_path / "nestling"

@@ -1,0 +1,190 @@
+"""Whole networks on planes: against the float64 reference at every level, for any thread count, with fused sums."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nestling.sim.executor import reference
+from nestling.sim.executor.executor import TOLERANCE
+from nestling.sim.executor.simd.network import PlaneNetwork, unsupported
+from nestling.sim.executor.simd.planner import Planner
+from nestling.sim.executor.simd.product import Choice, LayerPlan
+from nestling.sim.executor.simd.vectors_kernel import COMPILES
+from nestling.workloads.bundled import FASHION_SCALE, load_bundled
+from nestling.workloads.errors import InputError
+from nestling.workloads.layers import Layer, conv, linear
+from nestling.workloads.nesting import from_ranking
+from nestling.workloads.network import Network
+from nestling.workloads.zoo import build
+
+pytestmark = pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
+DENSITIES = (0.9, 0.5, 0.05)
+
+
+def filled(network: Network, densities: tuple[float, ...] = DENSITIES) -> Network:
+    """Random weights and biases of useful size at every level."""
+    random = np.random.default_rng(0)
+    weights, biases = {}, {}
+    for layer in network.layers:
+        if layer.has_weights:
+            scale = 1.5 / np.sqrt(np.prod(layer.weight_shape[1:]))
+            values = random.normal(0, scale, layer.weight_shape).astype(np.float32)
+            weights[layer.name] = from_ranking(values, np.abs(values), densities, name=layer.name)
+            biases[layer.name] = random.normal(0, 0.1, (len(densities), layer.K)).astype(np.float32)
+    return replace(network, weights=weights, biases=biases)
+
+
+def pooled(name: str, op: str, source: str, before: Layer, *, size: int, stride: int, padding: int) -> Layer:
+    side = (before.P + 2 * padding - size) // stride + 1
+    sizes = {"C": before.K, "H": before.P, "W": before.Q, "K": before.K, "P": side, "Q": side, "R": size, "S": size}
+    return Layer(name=name, op=op, sources=(source,), stride=stride, padding=padding, **sizes)
+
+
+def zigzag() -> Network:
+    """Every step there is: strides 1 to 3, both poolings with padding, a fused and a plain sum, concatenation, a gate."""
+    first = conv("first", "input", C=3, H=19, K=6, R=5, stride=2, padding=1, activation="relu")
+    side = first.P
+    left = conv("left", "first", C=6, H=side, K=6, R=3, padding=1)
+    right = conv("right", "first", C=6, H=side, K=6, R=1, activation="silu")
+    total = Layer(
+        name="total", op="add", C=6, H=side, W=side, K=6, P=side, Q=side, sources=("right", "left"), activation="relu6"
+    )
+    plain = replace(total, name="plain", sources=("total", "first"), activation="relu")
+    join = Layer(name="join", op="concat", C=12, H=side, W=side, K=12, P=side, Q=side, sources=("plain", "total"))
+    most = pooled("most", "maxpool", "join", join, size=3, stride=2, padding=1)
+    mean = pooled("mean", "avgpool", "most", most, size=2, stride=1, padding=0)
+    last = conv("last", "mean", C=12, H=mean.P, K=7, R=2, stride=3, padding=1, activation="tanh")
+    gap = pooled("gap", "avgpool", "last", last, size=last.P, stride=1, padding=0)
+    fc = linear("fc", "gap", features_in=7, features_out=5)
+    return filled(Network("zigzag", (first, left, right, total, plain, join, most, mean, last, gap, fc)))
+
+
+def worst_error(network: Network, image: np.ndarray, level: int, **options: object) -> float:
+    found = PlaneNetwork(network, **options).run(image, level)  # type: ignore[arg-type]
+    levels = [level] * sum(layer.has_weights for layer in network.layers)
+    expected = reference.forward(network, image[None], levels).reshape(-1)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def image_for(network: Network) -> np.ndarray:
+    first = network.layers[0]
+    return np.random.default_rng(1).standard_normal((first.C, first.H, first.W)).astype(np.float32)
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_every_step_against_the_reference(level: int) -> None:
+    network = zigzag()
+    assert worst_error(network, image_for(network), level) < TOLERANCE
+
+
+@pytest.mark.parametrize("plan", [
+    LayerPlan(Choice("direct", 1)),
+    LayerPlan(Choice("packed", 1)),
+    LayerPlan(Choice("windowed", 1, 7)),
+    LayerPlan(Choice("direct", 1), 1, (0, 1, 2)),
+])  # fmt: skip
+def test_every_plan_against_the_reference(plan: LayerPlan) -> None:
+    network = zigzag()
+    assert worst_error(network, image_for(network), 1, choose=lambda *_: plan) < TOLERANCE
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_the_bundled_network(level: int) -> None:
+    network, pixels, _ = load_bundled()
+    image = pixels[0][None].astype(np.float32) * np.float32(FASHION_SCALE)
+    assert worst_error(network, image.astype(np.float32), level) < TOLERANCE
+
+
+@pytest.mark.parametrize("model", ["mobilenet_v2", "efficientnet_b0"])
+def test_depthwise_and_gated_models(model: str) -> None:
+    network = filled(build(model), (0.3,))
+    assert worst_error(network, image_for(network), 0) < TOLERANCE
+
+
+def test_threads_change_no_bit() -> None:
+    network = zigzag()
+    image = image_for(network)
+    alone = PlaneNetwork(network)
+    for threads in (2, 3, 8):
+        together = PlaneNetwork(network, threads=threads)
+        for level in (0, 2, 1):
+            np.testing.assert_array_equal(together.run(image, level), alone.run(image, level))
+
+
+def test_levels_may_differ_by_layer_and_change_between_runs() -> None:
+    network = zigzag()
+    image = image_for(network)
+    runner = PlaneNetwork(network)
+    mixed = [2, 0, 1, 2, 0]
+    first = runner.run(image, mixed)
+    runner.run(image, 2)
+    np.testing.assert_array_equal(runner.run(image, mixed), first)
+    expected = reference.forward(network, image[None], mixed).reshape(-1)
+    assert np.abs(first - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
+def test_nan_in_the_image_reaches_the_output() -> None:
+    network = zigzag()
+    image = image_for(network)
+    image[:] = np.nan
+    assert np.isnan(PlaneNetwork(network).run(image, 0)).all()
+
+
+def test_a_maximum_keeps_nan_and_ignores_padding() -> None:
+    first = conv("first", "input", C=1, H=6, K=1, R=1)
+    network = Network("pool", (first, pooled("most", "maxpool", "first", first, size=3, stride=2, padding=1)))
+    one = from_ranking(np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1)), (1.0,))
+    network = replace(network, weights={"first": one})
+    image = -np.arange(1.0, 37.0, dtype=np.float32).reshape(1, 6, 6)
+    image[0, 0, 0] = np.nan
+    found = PlaneNetwork(network).run(image, 0).reshape(3, 3)
+    assert np.isnan(found[0, 0])
+    np.testing.assert_array_equal(found.reshape(-1)[1:], [-2, -4, -7, -8, -10, -19, -20, -22])
+
+
+def test_what_it_cannot_run_is_named() -> None:
+    network = zigzag()
+    layers = tuple(replace(x, activation="relu") if x.name == "most" else x for x in network.layers)
+    changed = replace(network, layers=layers)
+    assert unsupported(network) == []
+    with pytest.raises(InputError, match="'most': 'relu' after 'maxpool'"):
+        PlaneNetwork(changed)
+    with pytest.raises(InputError, match="0 threads"):
+        PlaneNetwork(network, threads=0)
+    runner = PlaneNetwork(network)
+    with pytest.raises(InputError, match=r"image has shape \(3, 4\)"):
+        runner.run(np.zeros((3, 4), np.float32), 0)
+    with pytest.raises(InputError, match="level 3 does not exist"):
+        runner.run(image_for(network), 3)
+    with pytest.raises(InputError, match="2 levels for 5 layers"):
+        runner.run(image_for(network), [0, 1])
+
+
+def test_tuning_is_kept_and_read_again(tmp_path: Path) -> None:
+    network = zigzag()
+    image = image_for(network)
+    planner = Planner(tmp_path)
+    assert planner.measured == 0
+    assert planner.tune(network)
+    again = Planner(tmp_path)
+    assert again.measured == planner.measured > 0
+    for level in range(3):
+        assert worst_error(network, image, level, choose=again.choose) < TOLERANCE
+
+
+def test_tuning_without_a_writable_folder_still_plans(tmp_path: Path) -> None:
+    file = tmp_path / "no folder"
+    file.write_text("in the way")
+    planner = Planner(file)
+    assert not planner.tune(filled(zigzag(), (0.5,)))
+    assert planner.measured > 0
+
+
+def test_a_damaged_table_counts_as_unmeasured(tmp_path: Path) -> None:
+    planner = Planner(tmp_path)
+    planner.tune(zigzag())
+    next(tmp_path.iterdir()).write_text("[1, 2")
+    assert Planner(tmp_path).measured == 0
