@@ -40,8 +40,9 @@ def simulated_options(
         raise unknown_name("cost", cost, COSTS)
     if not network.has_values:
         raise InputError(f"network '{network.name}' has no weight values")
-    bits = {"weight_bits": design.array.weight_bits, "activation_bits": design.array.activation_bits}
-    result = simulate(lower(network, **bits), design, point=point)
+    array = design.array
+    trace = lower(network, weight_bits=array.weight_bits, activation_bits=array.activation_bits)
+    result = simulate(trace, design, point=point)
     costs: dict[str, list[float]] = {name: [] for name in network.weights}
     for level in result.levels:
         for layer in level.layers:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
@@ -78,7 +79,11 @@ def terminal_tables(comparison: MethodStudy) -> Iterator[FittedTable]:
     table = method_table(comparison)
     energy, latency = si_scale(table["energy_j"], "J"), si_scale(table["latency_s"], "s")
     for design, part in table.groupby("design", sort=False):
-        yield _design_table(f"{comparison.network} on {design}", part.to_dict("records"), energy, latency)
+        yield _design_table(f"{comparison.network} on {design}", _records(part), energy, latency)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def _design_table(title: str, rows: Sequence[dict[str, Any]], energy: Scale, latency: Scale) -> FittedTable:
@@ -129,7 +134,7 @@ def pareto_figure(comparison: MethodStudy) -> Picture:
         sheet = Sheet([(3.2, 0.95)] * len(designs), left=0.9, top=0.35, right=2.1)
         for axes, design in zip(sheet.axes, designs, strict=True):
             rows = table[table["design"] == design]
-            _draw_methods(axes, rows.to_dict("records"), scale, images=comparison.images if measured else 0)
+            _draw_methods(axes, _records(rows), scale, images=comparison.images if measured else 0)
             axes.set_title(design)
             axes.set_xlabel(f"energy per inference ({scale.unit})")
             axes.set_ylabel("accuracy" if measured else "weights kept")

@@ -30,8 +30,8 @@ GLOSSARY = {
     "density": "share of the prunable weights that a level keeps",
     "MAC": "multiply-accumulate; counted here only where the weight is not zero",
     "effectual, with a zero, gated, skipped": "a MAC of two non-zero operands; one that is computed although an operand is "
-    "zero; one that is issued with the multiplier held still because an operand is zero; one that costs no issue slot at all; "
-    "they add up to the dense MACs",
+    "zero; one that is issued with the multiplier held still because an operand is zero; one that costs no issue slot at "
+    "all; they add up to the dense MACs",
     "idle": "share of the multiplier-cycles of the compute steps in which a multiplier starts nothing",
     "utilisation": "share of all multiplier-cycles of a layer, stalls included, that serve effectual MACs; a lane of a "
     "bit-serial array spends one per set bit of the input",

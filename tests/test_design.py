@@ -44,9 +44,7 @@ def test_built_in_designs_load_and_say_where_numbers_come_from(name: str) -> Non
         assert len(point.source.split()) >= 3
     unverified = design.unverified()
     stated = [getattr(q, "published", q) for q in quantities.values()]  # before scaling to the design's node
-    assert len(unverified) == sum(not q.verified for q in stated) + sum(
-        not p.verified for p in design.operating_points
-    )
+    assert len(unverified) == sum(not q.verified for q in stated) + sum(not p.verified for p in design.operating_points)
     assert design.point() == max(design.operating_points, key=lambda p: p.clock_hz)
     assert design.description
     assert design == load_design(DESIGN_FOLDER / f"{name}.yaml")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from nestling.traces.formats import FORMATS
 from nestling.traces.lowering import lower
 from nestling.workloads.layers import conv

@@ -41,7 +41,7 @@ def sram_actions(described: Design) -> set[str]:
 # --- what scales -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", [name for name in DESIGNS if READ[name].node_nm == 45])
 @pytest.mark.parametrize("node", [90, 28, 22, 7])
 def test_logic_scales_with_the_fits_and_dram_not_at_all(name: str, node: float) -> None:
     before, moved = READ[name], READ[name].with_node(node)
@@ -91,7 +91,7 @@ def test_there_and_back(name: str) -> None:
     back = READ[name].with_node(7).with_node(READ[name].node_nm)
     assert unit_energies_pj(back) == unit_energies_pj(READ[name])
     assert back.unverified() == READ[name].unverified()
-    assert back.notes() == []
+    assert back.notes() == READ[name].notes()
 
 
 # --- in a file -------------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def _storage(
     """Exact encoded bytes per format and level. The groups of N:M formats run along input channels, one tap after another."""
     along_channels = [name for name in formats if isinstance(FORMATS.get(name), GroupedSlots)]
     others = [name for name in formats if taps == 1 or name not in along_channels]
-    bits = {}
+    bits: dict[str, NDArray[np.int64]] = {}
     if others or not along_channels:
         bits |= sizes_by_format(keep, levels, value_bits=weight_bits, allowed=others)
     if taps > 1 and along_channels:

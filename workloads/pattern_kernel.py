@@ -18,7 +18,9 @@ def _draw_keep(size, quota, seed):
     counter-based generator. Every level is looked at for every element: a branch on random data would cost more.
     """
     levels = quota.size
-    ends = np.empty(levels, np.int64)  # [l]: elements still to place that level l prunes; their tickets are 0..ends[l]-1
+    ends = np.empty(
+        levels, np.int64
+    )  # [l]: elements still to place that level l prunes; their tickets are 0..ends[l]-1
     for level in range(levels):
         ends[level] = size - quota[level]
     keep = np.empty(size, np.uint8)

@@ -78,7 +78,7 @@ def _best_cells(borders: NDArray[np.int64], sums: Doubles, squares: Doubles, *, 
     for choice in reversed(history):
         at = int(choice[at])
         found.append(at)
-    return borders[np.array([0, *reversed(found)])]
+    return np.asarray(borders[np.array([0, *reversed(found)])])
 
 
 def _lloyd(ordered: Doubles, centres: Doubles, sums: Doubles) -> Doubles:
