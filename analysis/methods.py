@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..accel.design import Design
 from ..sim.executor import executor_for
+from ..sim.executor.graph_executor import GraphExecutor
 from ..traces.trace import Activations
 from ..workloads.errors import InputError, unknown_name
 from ..workloads.network import Network
@@ -145,11 +146,8 @@ def _calibrate(
     workload: Workload, images: NDArray[np.float32] | None, progress: Progress
 ) -> tuple[Workload, Calibration]:
     """The workload that is measured, and the Hessians of its layers."""
-    from ..sim.executor.layer_inputs import input_hessians
+    from ..sim.executor.layer_inputs import graph_hessians, input_hessians
 
-    if workload.network.graph is not None:
-        plain = ", ".join(name for name, method in _POST_TRAINING.items() if not method.calibrated)
-        raise InputError(f"methods that calibrate (obc) do not run on imported graphs; these do: {plain}")
     found = workload.calibration if images is None else images
     if found is None:
         measured = workload.images
@@ -159,6 +157,9 @@ def _calibrate(
         workload = replace(
             workload, images=measured[:-CALIBRATION_IMAGES], labels=workload.labels[:-CALIBRATION_IMAGES]
         )
+    executor = executor_for(workload.network)
+    if isinstance(executor, GraphExecutor):
+        return workload, graph_hessians(executor, found)
     assert isinstance(found, np.ndarray)  # only imported graphs have inputs by name
     return workload, input_hessians(workload.network, found.astype(np.float32, copy=False), progress=progress)
 

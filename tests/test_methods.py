@@ -12,8 +12,10 @@ from nestling.analysis.methods import CHOICES, OWN, compare_methods, make_varian
 from nestling.analysis.methods_output import methods_json, terminal_tables, write_methods
 from nestling.analysis.run import RunOptions
 from nestling.analysis.sources import Workload
+from nestling.sim.executor import executor_for
 from nestling.sim.executor.executor import Executor
-from nestling.sim.executor.layer_inputs import input_hessians, input_vectors
+from nestling.sim.executor.geometry import convolution_of
+from nestling.sim.executor.layer_inputs import input_hessians, input_vectors, window_vectors
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv, linear
 from nestling.workloads.nesting import from_ranking
@@ -123,11 +125,33 @@ def test_the_workloads_calibration_is_used_and_all_images_are_measured(workload:
         np.testing.assert_array_equal(found.weights[name].keep, weights.keep)
 
 
-def test_imported_graphs_name_the_methods_they_take():
-    file = Path(__file__).parent / "data" / "onnx" / "residual_bn.onnx"
-    workload = Workload(load_onnx(file).network)
-    with pytest.raises(InputError, match=r"\(obc\) do not run on imported graphs; these do: .*magnitude"):
-        compare_methods(workload, ["obc"], [load_design("systolic-16x16")], densities=[1.0, 0.5], options=OPTIONS)
+@pytest.mark.parametrize("name", ["residual_bn", "mobile", "lstm"])
+def test_obc_on_an_imported_graph_moves_its_outputs_less_than_magnitude(name: str):
+    pins = {"height": 16, "width": 16} if name == "mobile" else {}
+    network = load_onnx(Path(__file__).parent / "data" / "onnx" / f"{name}.onnx", shapes=pins).network
+    ((input_name, (shape, _)),) = network.graph.inputs.items()
+    inputs = np.random.default_rng(0).normal(size=(48 * shape[0], *shape[1:])).astype(np.float32)
+    workload = Workload(network, {input_name: inputs}, calibration={input_name: inputs})
+    methods = ["magnitude", "obc_per_level"]
+    options = RunOptions(repeats=1, execute=False)
+    comparison = compare_methods(
+        workload, methods, [load_design("systolic-16x16")], densities=[1.0, 0.6], options=options
+    )
+    expected = executor_for(network).run({input_name: inputs}, 0)
+    errors = []
+    for method in methods:
+        variant = comparison.variants[method]
+        one = variant.network if variant.at_level is None else variant.at_level(1)
+        found = executor_for(one).run({input_name: inputs}, one.levels - 1)
+        errors.append(float(np.linalg.norm(found - expected)))
+    assert errors[1] < errors[0]
+
+
+def test_windows_of_a_graph_are_those_of_a_layer():
+    rng = np.random.default_rng(2)
+    layer = conv("g", INPUT, C=6, H=5, K=4, R=3, stride=2, padding=1, groups=2)
+    x = rng.normal(size=(2, 6, 5, 5))
+    np.testing.assert_array_equal(window_vectors(convolution_of(layer), x), input_vectors(layer, x))
 
 
 def test_calibration_inputs_are_what_the_layer_multiplies(workload: Workload):

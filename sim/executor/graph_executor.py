@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...workloads.errors import InputError
 from ...workloads.network import Network
 from .executor import TOLERANCE, Images, Progress
-from .geometry import Product
+from .geometry import Convolution, Product
 from .graph_inputs import Feed, GraphInputs, feeds_of
 from .graph_plan import plan_graph
 from .graph_reference import ComparingMultiplier
@@ -175,6 +175,21 @@ class GraphExecutor:
     def operand(self, layer: str) -> Product:
         """Sizes of the inputs that :meth:`capture` counts for a layer."""
         return self.plan.products[layer] if layer in self.plan.products else self.plan.dynamic[layer]
+
+    def visit(self, inputs: GraphInputs, level: Level, see: Callable[[str, Convolution, Array], None]) -> None:
+        """Run every inference and call ``see(layer, sizes, operand)`` for each product, as often as the product runs.
+
+        Raises
+        ------
+        InputError
+            as ``run``.
+        """
+        levels = self.store.by_layer(level)
+        with self._workers.borrowed() as walk:
+            for feed in feeds_of(self.graph, inputs):
+                walk.run(
+                    feed, self._multiplier(walk, levels, lambda layer, x: see(layer, self.operand(layer).sizes, x))
+                )
 
     def layer_inputs(self, inputs: GraphInputs, level: Level) -> dict[str, NDArray[np.generic]]:
         """The operand (images, channels, height, width) of each captured layer in the first inference; of a recurrent matrix
