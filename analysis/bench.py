@@ -23,7 +23,7 @@ from ..traces.lowering import lower
 from ..workloads.errors import unknown_name
 from ..workloads.synthetic import with_synthetic_levels
 from ..workloads.zoo import build
-from .run import Progress
+from .progress import Progress
 
 _DENSITIES = (0.5, 0.25, 0.13)
 _DESIGN = "nm-lanes-16x8"

@@ -17,7 +17,7 @@ from ..sim.executor.simd.product import Product
 from ..workloads.layers import Layer, conv
 from ..workloads.nesting import NestedWeights
 from .executor_peers import PEERS, SCIPY_DENSITY
-from .run import Progress
+from .progress import Progress
 
 Floats = NDArray[np.float32]
 #: Products (M, K, N) of the published comparison: ResNet-50's 1x1 layers and BERT's feed-forward layers.

@@ -17,7 +17,7 @@ from ..workloads.network import Network
 from ..workloads.zoo import build
 from .bench_executor import ROUNDS, interleaved
 from .onnx_peer import onnx_runtime
-from .run import Progress
+from .progress import Progress
 
 DENSITIES = (0.5, 0.25, 0.13, 0.05)
 

@@ -56,7 +56,8 @@ def run(
     test.npz -a my.yaml -o results` · `nestling run --sparsify trained --sparsify magnitude --sparsify obc -o results`
     """
     from .output import deliver_study, progress_bars
-    from .run import RunOptions, available_threads, make_study
+    from .progress import available_threads
+    from .run import RunOptions, make_study
 
     designs = opt.chosen_designs(accel, dram=dram, objective=objective, node=node)
     workload = opt.chosen_workload(
@@ -137,7 +138,8 @@ def simulate(
     """Simulate a trace file on accelerators, layer by layer, without executing anything."""
     from ..traces.trace_file import read_trace
     from .output import deliver_study, progress_bars
-    from .run import RunOptions, available_threads, study_of_trace
+    from .progress import available_threads
+    from .run import RunOptions, study_of_trace
 
     loaded = read_trace(trace)
     with progress_bars() as progress:
@@ -176,7 +178,8 @@ def compare(
     `nestling compare resnet50 --equalise` · `nestling compare resnet50 --ablate smartdeal`
     """
     from .compare_command import compare_designs
-    from .run import RunOptions, available_threads
+    from .progress import available_threads
+    from .run import RunOptions
 
     special = ablate is not None or equalise
     draw = not special
@@ -243,7 +246,7 @@ def execute(
     """Run a trained network on the CPU at every level: accuracy, latency, exact MAC counts."""
     from .execution import execute_levels
     from .output import note, print_executions, progress_bars
-    from .run import available_threads
+    from .progress import available_threads
 
     workload = opt.chosen_workload(
         model, None, levels=levels, images=images, seed=0, shapes=shape, calibrate=calibrate,

@@ -187,7 +187,7 @@ def chosen_workload(
     files: FileOptions | None = None,
 ) -> Workload:
     """The network of MODEL with its options (``load_workload``); ``draw=False`` leaves synthetic masks for later."""
-    from .run import parse_densities
+    from .progress import parse_densities
     from .sources import load_workload, parse_parameters, parse_shapes
 
     densities = None if levels is None else parse_densities(levels)

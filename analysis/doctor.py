@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..workloads.errors import InputError
-from .run import available_threads
+from .progress import available_threads
 
 _PACKAGES = ("nestling", "numpy", "numba", "pandas", "matplotlib", "simpy", "pyarrow", "pydantic", "typer")
 

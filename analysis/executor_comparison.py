@@ -16,7 +16,7 @@ from .bench_executor import PATTERNS, Comparison, compare, geometric_means, mark
 from .bench_network import NetworkRow, network_rows
 from .bench_network import markdown as network_markdown
 from .output import console, print_object
-from .run import Progress
+from .progress import Progress
 
 T = TypeVar("T")
 #: Variables that numerical libraries read once, when they are loaded.

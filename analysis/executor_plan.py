@@ -21,7 +21,7 @@ from ..sim.executor.simd.team import Call
 from ..workloads.layers import Layer
 from ..workloads.network import Network
 from .output import console, print_object
-from .run import Progress
+from .progress import Progress
 
 REPEATS = 6
 #: float32 elements of the array whose reading gives the bandwidth: beyond most caches.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..accel.design import Design
 from ..traces.lowering import Lowering
 from ..traces.resumable import lower_to_file
 from ..traces.trace_file import read_trace
 from ..workloads.scale_sim_table import scale_sim_topology
 from ..workloads.weights_file import write_atomically
-from .dram_command import export_requests
 from .output import note, progress_bars
-from .run import available_threads, counted
+from .progress import available_threads, counted
 from .sources import Workload
+
+if TYPE_CHECKING:
+    from ..accel.design import Design
 
 
 def lower_workload(
@@ -60,5 +62,7 @@ def write_topology(workload: Workload, path: Path) -> None:
 
 def write_layer_requests(trace: Path, design: Design, layer: str, *, level: int, folder: Path) -> None:
     """Write the DRAM requests of one layer of a trace file, and say where they lie. Errors as in ``export_requests``."""
+    from .dram_command import export_requests
+
     for path in export_requests(read_trace(trace), design, layer, level=level, folder=folder):
         note(f"{path}: {path.stat().st_size / 1024:,.0f} KiB")

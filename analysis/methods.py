@@ -20,7 +20,8 @@ from ..workloads.smartdeal.nested import SmartDealOptions, decompose_network
 from ..workloads.sparsify import METHODS, OBC, Sparsifier, sparsify_with_report
 from ..workloads.sparsify.calibration import Calibration
 from .execution import captured_activations, execute_levels
-from .run import Progress, RunOptions, make_study, silent
+from .progress import Progress, silent
+from .run import RunOptions, make_study
 from .sources import Workload
 from .study import LevelExecution, Study, execution_at, labelled
 from .tables import ordered_levels

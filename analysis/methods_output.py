@@ -19,7 +19,8 @@ from .figures import draw_frontier, wilson_interval
 from .fitted_table import Column, FittedTable
 from .methods import MethodStudy, compare_methods, method_table
 from .output import console, note, print_object, progress_bars, write_study
-from .run import RunOptions, parse_densities
+from .progress import parse_densities
+from .run import RunOptions
 from .sources import Workload
 from .study import labelled
 from .tables import to_json

@@ -16,12 +16,12 @@ from rich.table import Table
 
 from ..workloads.errors import InputError
 from ..workloads.network import Network
-from .run import Progress as ProgressCallback
-from .study import LevelExecution, Study
+from .progress import Progress as ProgressCallback
 
 if TYPE_CHECKING:
     from .bench import BenchRow
     from .explain import Explanation
+    from .study import LevelExecution, Study
     from .validate import Outcome
 
 _errors = Console(stderr=True)

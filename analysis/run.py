@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-
-import numpy as np
 
 from ..accel.design import Design
 from ..sim.memory import Engine
@@ -16,11 +13,9 @@ from ..traces.density import with_density_model
 from ..traces.lowering import lower
 from ..traces.trace import Activations, Trace
 from ..workloads.errors import InputError
+from .progress import Progress, counted, silent
 from .sources import Workload
 from .study import LevelExecution, Study
-
-#: Called with (stage, done, total); total 0 = unknown.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,10 +35,6 @@ class RunOptions:
     seed: int = 0
     skip_unable: bool = False
     prefer_point: str | None = None
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Progress for callers that show none."""
 
 
 def make_study(
@@ -191,33 +182,3 @@ def storage_table(trace: Trace) -> dict[str, list[int]]:
     """Bytes of all weights and biases per format and level."""
     formats = trace.facts[0].storage if trace.facts else {}
     return {name: [trace.weight_bytes(name, level) for level in range(trace.levels)] for name in formats}
-
-
-def counted(progress: Progress, stage: str, total: int) -> Callable[[str], None]:
-    """A per-item callback that reports (stage, items so far, total)."""
-    done = 0
-
-    def step(_: str) -> None:
-        nonlocal done
-        done += 1
-        progress(stage, done, total)
-
-    return step
-
-
-def available_threads() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def parse_densities(text: str) -> list[float]:
-    """``"0.5,0.25,0.13"`` -> [0.5, 0.25, 0.13]; InputError names the part that is not a number."""
-    densities = []
-    for part in text.split(","):
-        try:
-            densities.append(float(part))
-        except ValueError:
-            raise InputError(f"--levels: '{part}' is not a number; an example is --levels 0.5,0.25,0.13") from None
-    if not np.isfinite(densities).all():
-        raise InputError(f"--levels: '{text}' contains a value that is not finite")
-    return densities

@@ -15,8 +15,8 @@ from nestling.accel.arrays.operands import conv_view, input_codes, tap_nonzeros
 from nestling.analysis.calibration import MAX_BYTES, bit_statistics, calibrated, calibration_note, load_calibration
 from nestling.analysis.cli import app
 from nestling.analysis.execution import calibrated_activations, execute_levels
+from nestling.analysis.progress import silent
 from nestling.analysis.pruned import pruned
-from nestling.analysis.run import silent
 from nestling.analysis.sources import Workload, load_workload
 from nestling.sim.executor.graph_executor import GraphExecutor
 from nestling.traces.lowering import lower
