@@ -19,6 +19,7 @@ from ..workloads.network import Network
 from ..workloads.smartdeal.nested import SmartDealOptions, decompose_network
 from ..workloads.sparsify import METHODS, OBC, Sparsifier, sparsify_with_report
 from ..workloads.sparsify.calibration import Calibration
+from .efficiency import level_efficiencies
 from .execution import captured_activations, execute_levels
 from .progress import Progress, silent
 from .run import RunOptions, make_study
@@ -195,9 +196,11 @@ def _activations(workload: Workload, options: RunOptions) -> dict[str, Activatio
 
 
 def method_table(comparison: MethodStudy) -> pd.DataFrame:
-    """One row per method, level and design: density, accuracy, weight bytes, MACs, energy, latency, efficiency."""
+    """One row per method, level and design: density, retained weights, accuracy, weight bytes, MACs, energy, latency, and
+    accuracy per weight (PE, HPE and Pareto slope as :mod:`.efficiency` defines them; empty where it was not measured)."""
     rows = []
     for name, study in comparison.studies.items():
+        efficiency = _efficiency(study)
         for label, result in labelled(study):
             for level in ordered_levels(result):
                 execution = execution_at(study, level.level)
@@ -213,6 +216,23 @@ def method_table(comparison: MethodStudy) -> pd.DataFrame:
                         "energy_j": level.energy_j,
                         "latency_s": level.latency_s,
                         "cpu_latency_s": None if execution is None else execution.latency_median_s,
+                        "nonzeros": retained_weights(study, level.level),
+                        **efficiency.get(level.level, {}),
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def retained_weights(study: Study, level: int) -> int:
+    """Non-zero weights of the whole network at ``level``."""
+    return sum(int(facts.nonzeros[level]) for facts in study.trace.facts if facts.layer.has_weights)
+
+
+def _efficiency(study: Study) -> dict[int, dict[str, float | None]]:
+    """Level -> the metrics of accuracy per weight; empty unless every executed level has an accuracy."""
+    measured = sorted((x.level, x.accuracy) for x in study.executions if x.accuracy is not None)
+    found = level_efficiencies([a for _, a in measured], [retained_weights(study, level) for level, _ in measured])
+    return {
+        level: {"pe": one.pe, "hpe": one.hpe, "pareto_slope": one.pareto_slope}
+        for (level, _), one in zip(measured, found, strict=True)
+    }

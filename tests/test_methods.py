@@ -70,6 +70,9 @@ def test_table_has_a_row_per_method_level_and_design(workload: Workload):
     for column in ("accuracy", "weight_bytes", "macs", "energy_j", "latency_s"):
         assert own[column].tolist() == magnitude[column].tolist()
     assert own["accuracy"][0] == 1.0
+    weights = workload.network.weights.values()
+    assert own["nonzeros"][:3].tolist() == [sum(int(w.nonzeros[level]) for w in weights) for level in range(3)]
+    assert own["pe"][1] == own["accuracy"][1] / own["nonzeros"][1]
     assert comparison.images == 600
     assert set(comparison.variants["smartdeal"].storage) == {
         "smartdeal_element_direct", "smartdeal_element_ordered", "smartdeal_element_tag",
