@@ -10,8 +10,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFo
 
 from ..sim.results import LevelResult
 from ..workloads.errors import InputError
-from .figure_style import DESIGN_COLOURS, Sheet, style
+from .figure_style import DESIGN_COLOURS, Sheet, from_file, style
 from .fitted_table import Column, FittedTable
+from .report import write_report
 from .study import Study, execution_at, labelled
 from .tables import accuracy_text, ordered_levels
 from .units import Scale, si_scale
@@ -124,7 +125,7 @@ def comparison_figure(study: Study, path: Path) -> None:
 
 
 def write_comparison(study: Study, folder: Path) -> None:
-    """Write comparison.csv and comparison.svg; both appear complete or not at all.
+    """Write comparison.csv, comparison.svg and report.html with that figure; all appear complete or not at all.
 
     Raises
     ------
@@ -137,6 +138,10 @@ def write_comparison(study: Study, folder: Path) -> None:
             draft = Path(temporary)
             comparison_table(study).to_csv(draft / "comparison.csv", index=False)
             comparison_figure(study, draft / "comparison.svg")
+            picture = from_file(
+                draft / "comparison.svg", "Designs side by side", "Further left is better; a dot per level."
+            )
+            write_report(study, draft / "report.html", first=[picture])
             for file in sorted(draft.iterdir()):
                 file.replace(folder / file.name)
     except OSError as error:

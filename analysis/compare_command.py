@@ -99,4 +99,4 @@ def deliver_normalised(study: Study, out: Path | None, *, json: bool, quoted: bo
         screen.print(QUOTED, highlight=False)
     print_notices(screen, study)
     if out is not None:
-        note(f"figure: {out / 'normalised.svg'}   table: {out / 'normalised.csv'}")
+        note(f"report: {out / 'report.html'}   figure: {out / 'normalised.svg'}   table: {out / 'normalised.csv'}")

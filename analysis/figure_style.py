@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -150,6 +151,12 @@ def to_svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(?<= )(?:d|x|y|transform|x1|x2|y1|y2|width|height)="[^"]*"', _short, text)
     text = re.sub(r"\n\s*", "\n", text)
     return text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+
+
+def from_file(path: Path, title: str, help_text: str) -> Picture:
+    """A figure that was saved as an SVG file, as a picture of a report."""
+    text = path.read_text(encoding="utf-8")
+    return Picture(path.stem, title, help_text, text[text.index("<svg") :])
 
 
 def standalone(svg: str) -> str:

@@ -12,8 +12,9 @@ import pandas as pd
 from ..accel.energy import COMPONENTS
 from ..sim.results import LevelResult
 from ..workloads.errors import InputError
-from .figure_style import COMPONENT_COLOURS, GREY, SHOWN_NAMES, Sheet, style
+from .figure_style import COMPONENT_COLOURS, GREY, SHOWN_NAMES, Sheet, from_file, style
 from .fitted_table import Column, FittedTable
+from .report import write_report
 from .study import Study, labelled
 from .tables import ordered_levels
 
@@ -120,7 +121,7 @@ def _bars(axes: object, part: pd.DataFrame, places: np.ndarray, *, column: str) 
 
 
 def write_normalised(study: Study, folder: Path, *, quoted: bool) -> Sequence[Path]:
-    """Write normalised.csv and normalised.svg; both appear complete or not at all.
+    """Write normalised.csv, normalised.svg and report.html with that figure; all appear complete or not at all.
 
     Raises
     ------
@@ -133,6 +134,11 @@ def write_normalised(study: Study, folder: Path, *, quoted: bool) -> Sequence[Pa
             draft = Path(temporary)
             normalised_table(study).to_csv(draft / "normalised.csv", index=False)
             normalised_figure(study, draft / "normalised.svg", quoted=quoted)
+            title = "Multiples of the first design, level by level"
+            picture = from_file(
+                draft / "normalised.svg", title, QUOTED if quoted else "Above 1 costs more than the first design."
+            )
+            write_report(study, draft / "report.html", first=[picture])
             return [file.replace(folder / file.name) for file in sorted(draft.iterdir())]
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror or error})") from None

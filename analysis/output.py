@@ -106,7 +106,9 @@ def show_comparison(study: Study, folder: Path | None) -> None:
     screen.print(terminal_comparison(study))
     print_notices(screen, study)
     if folder is not None:
-        note(f"figure: {folder / 'comparison.svg'}   table: {folder / 'comparison.csv'}")
+        note(
+            f"report: {folder / 'report.html'}   figure: {folder / 'comparison.svg'}   table: {folder / 'comparison.csv'}"
+        )
 
 
 def print_notices(console: Console, study: Study) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..sim.results import LayerResult, LevelResult, Result
 from ..workloads.errors import InputError
 from ..workloads.weights_file import write_atomically
 from .dram_tables import report_dram
-from .figure_style import SHOWN_NAMES
+from .figure_style import SHOWN_NAMES, Picture
 from .figures import draw_all
 from .study import LevelExecution, Study, execution_at, labelled
 from .tables import accuracy_text, ordered_levels
@@ -49,20 +49,20 @@ GLOSSARY = {
 }
 
 
-def write_report(study: Study, path: Path) -> None:
+def write_report(study: Study, path: Path, *, first: Sequence[Picture] = ()) -> None:
     """Write the report of ``study`` to ``path``; the old file or the new one is seen, never half of one.
 
-    Two calls with equal studies write equal bytes.
+    ``first``: pictures that stand before the report's own. Two calls with equal studies write equal bytes.
 
     Raises
     ------
     InputError
         for a study without results.
     """
-    write_atomically(path, render_report(study).encode("utf-8"))
+    write_atomically(path, render_report(study, first=first).encode("utf-8"))
 
 
-def render_report(study: Study) -> str:
+def render_report(study: Study, *, first: Sequence[Picture] = ()) -> str:
     """The report as HTML text."""
     if not study.results:
         raise InputError(f"the study of '{study.network}' has no results to report")
@@ -83,7 +83,7 @@ def render_report(study: Study) -> str:
         units=_units(study),
         warnings=_warnings(study),
         # Markup is safe here: the SVG writer has escaped every name in it.
-        pictures=[(picture, Markup(picture.svg)) for picture in draw_all(study)],
+        pictures=[(picture, Markup(picture.svg)) for picture in (*first, *draw_all(study))],
         layers=_layer_rows(study),
         dram=report_dram(study),
         designs=[_design(study, label, result) for label, result in labelled(study)],

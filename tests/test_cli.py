@@ -131,7 +131,7 @@ def test_compare_and_explain(run, tmp_path):
     status, out, _ = run("compare", "fashion", "-a", "scnn", "-a", "sigma", "--out", tmp_path)
     assert status == 0
     assert "scnn" in out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["comparison.csv", "comparison.svg"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["comparison.csv", "comparison.svg", "report.html"]
     status, out, _ = run("explain", "conv3", "-a", "nm-lanes-16x8", "--json")
     levels = json.loads(out)["explanations"][0]["levels"]
     assert status == 0

@@ -114,7 +114,7 @@ def test_ratios_and_breakdown_add_up(tmp_path: Path) -> None:
         assert row["energy_ratio"] == pytest.approx(row["energy_j"] / base["energy_j"])
         assert row["latency_ratio"] == pytest.approx(row["latency_s"] / base["latency_s"])
     files = write_normalised(found, tmp_path, quoted=True)
-    assert [file.name for file in files] == ["normalised.csv", "normalised.svg"]
+    assert [file.name for file in files] == ["normalised.csv", "normalised.svg", "report.html"]
     assert "2.0x to 6.7x" in QUOTED
     assert "not computed here" in (tmp_path / "normalised.svg").read_text()
 
