@@ -19,6 +19,7 @@ from ..traces.trace import Activations
 from ..workloads.errors import InputError
 from ..workloads.layers import CONV_OPS, Layer
 from ..workloads.network import Network
+from .output import note
 from .sources import Workload
 from .study import LevelExecution
 
@@ -49,6 +50,8 @@ def execute_levels(
             f"'{workload.network.name}' cannot be executed: it needs weight values and inputs (--images or --calibrate)"
         )
     executor = executor_for(workload.network, threads=threads)
+    for text in executor.single_image_notes if isinstance(executor, Executor) else ():
+        note(f"! {text}")
     wanted = range(workload.network.levels) if levels is None else levels
     executions = [
         _execution(executor, workload, level, repeats=repeats, progress=partial(progress, f"execute level {level}"))
