@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from .executor import TOLERANCE, Images, Progress
 from .geometry import Convolution, Product
 from .graph_inputs import Feed, GraphInputs, feeds_of
 from .graph_plan import plan_graph
+from .graph_planes import NotPlainError, ends_softly, plane_form
 from .graph_reference import ComparingMultiplier
 from .graph_walk import GraphWalk, ProductObserver, SparseMultiplier, product_kernel
 from .observations import (
@@ -26,6 +28,8 @@ from .observations import (
     tap_nonzeros,
 )
 from .operators.call import Array
+from .simd.network import PlaneNetwork, unsupported
+from .simd.planner import Planner
 from .store import Level, LevelStore
 from .workers import Workers
 
@@ -38,6 +42,9 @@ class GraphExecutor:
     Each product with stored weights runs on the sparse kernels from the level-ordered store, so that level l multiplies
     the weights with ``keep > l`` only. Every other operator is NumPy code, or the ``onnx`` package's reference
     (``fallbacks`` names these with their counts). Threads take whole inferences.
+
+    Single inferences run on planes (``simd.network``), several times faster, where the layers say all that the graph
+    computes (``graph_planes``); else ``single_image_notes`` says what stands in the way.
 
     Parameters
     ----------
@@ -62,6 +69,25 @@ class GraphExecutor:
         self._kernels = {name: product_kernel(product) for name, product in self.plan.products.items()}
         self._walks = [GraphWalk(self.graph, self.plan) for _ in range(threads)]
         self._workers = Workers(self._walks)
+
+    @property
+    def single_image_notes(self) -> tuple[str, ...]:
+        """Why single inferences do not run on planes; empty if they do."""
+        return self._plain[1]
+
+    @cached_property
+    def _plain(self) -> tuple[Network | None, tuple[str, ...]]:
+        try:
+            form = plane_form(self.network)
+        except NotPlainError as reason:
+            return None, (f"single images run without planes: {reason}",)
+        problems = unsupported(form)
+        return (None if problems else form), tuple(f"single images run without planes: {text}" for text in problems)
+
+    @cached_property
+    def _planes(self) -> PlaneNetwork | None:
+        form = self._plain[0]
+        return None if form is None else PlaneNetwork(form, choose=Planner().choose)
 
     @property
     def fallbacks(self) -> Mapping[str, int]:
@@ -132,6 +158,12 @@ class GraphExecutor:
             as ``run``, and for fewer than 1 repeat or a negative warm-up.
         """
         levels, feeds = self.store.by_layer(level), feeds_of(self.graph, inputs)
+        planes = self._planes
+        if planes is not None:
+            images = [next(iter(feed.values())) for feed in feeds]
+            return measure_latency(
+                lambda i: self._single(planes, images[i % len(images)], level), repeats=repeats, warmup=warmup
+            )
         with self._workers.borrowed() as walk:
             multiplier = self._multiplier(walk, levels)
             return measure_latency(
@@ -244,9 +276,25 @@ class GraphExecutor:
             for feed in feeds_of(self.graph, inputs):
                 sparse = self._multiplier(walk, levels)
                 compared = ComparingMultiplier(sparse, self.network, self.plan.products, levels=levels)
-                walk.run(feed, compared)
-                worst = max(worst, compared.error)
+                found = walk.run(feed, compared)[self.graph.outputs[0]]
+                worst = max(worst, compared.error, self._plane_error(feed, level, found))
         return SelfCheck(error=worst, tolerance=TOLERANCE, worst_case=self.store.rounding_bound)
+
+    def _single(self, planes: PlaneNetwork, image: Array, level: Level) -> Array:
+        """The graph's output for one image, flattened."""
+        found = planes.run(image, level)
+        if not ends_softly(self.graph):
+            return found
+        powers = np.exp(found - found.max())
+        return np.asarray(powers / powers.sum())
+
+    def _plane_error(self, feed: Feed, level: Level, expected: Array) -> float:
+        """Distance of the planes' output from the graph's: what latency is measured with must be right, too."""
+        if self._planes is None:
+            return 0.0
+        found = self._single(self._planes, next(iter(feed.values())), level)
+        scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+        return float(np.abs(found - expected.reshape(-1)).max()) / scale
 
     def _multiplier(
         self, walk: GraphWalk, levels: Mapping[str, int], observer: ProductObserver | None = None
