@@ -59,18 +59,11 @@ def simulate(
     ConservationError
         if a sum of parts is not its total.
     """
-    chosen = tuple(range(trace.levels)) if levels is None else tuple(levels)
-    if not chosen:
-        raise InputError("no level to simulate")
-    for level in chosen:
-        trace.check_level(level)
-    if len(set(chosen)) < len(chosen):
-        raise InputError(f"levels {', '.join(map(str, chosen))}: a level is given twice")
+    chosen = _chosen_levels(trace, levels)
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     check_widths(trace, design)
-    operating_point = design.point(point)
-    run = _Run(trace, design, operating_point, engine)
+    run = _Run(trace, design, design.point(point), engine)
     by_level: dict[int, list[LayerResult]] = {level: [] for level in chosen}
     digests = []
     answers = in_order(partial(run.levels, levels=chosen), range(len(trace.facts)), workers=workers)
@@ -83,12 +76,23 @@ def simulate(
     return Result(
         network=trace.network,
         design=design,
-        point=operating_point,
+        point=run.point,
         levels=[run.level(level, by_level[level]) for level in chosen],
         trace_digest=combined_digest(digests),
         timeline=_timeline(run, by_level[min(chosen)], timeline_layer),
         warnings=_warnings(trace, design, by_level[min(chosen)]) + _fallbacks(by_level) + _rises(by_level),
     )
+
+
+def _chosen_levels(trace: Trace, levels: Sequence[int] | None) -> tuple[int, ...]:
+    chosen = tuple(range(trace.levels)) if levels is None else tuple(levels)
+    if not chosen:
+        raise InputError("no level to simulate")
+    for level in chosen:
+        trace.check_level(level)
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"levels {', '.join(map(str, chosen))}: a level is given twice")
+    return chosen
 
 
 def check_widths(trace: Trace, design: Design) -> None:
