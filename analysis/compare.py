@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from ..sim.results import LevelResult
-from ..workloads.errors import InputError
+from .drafts import draft_of
 from .figure_style import DESIGN_COLOURS, Sheet, from_file, style
 from .fitted_table import Column, FittedTable
 from .report import write_report
@@ -132,17 +131,10 @@ def write_comparison(study: Study, folder: Path) -> None:
     InputError
         if the folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-            draft = Path(temporary)
-            comparison_table(study).to_csv(draft / "comparison.csv", index=False)
-            comparison_figure(study, draft / "comparison.svg")
-            picture = from_file(
-                draft / "comparison.svg", "Designs side by side", "Further left is better; a dot per level."
-            )
-            write_report(study, draft / "report.html", first=[picture])
-            for file in sorted(draft.iterdir()):
-                file.replace(folder / file.name)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror or error})") from None
+    with draft_of(folder) as draft:
+        comparison_table(study).to_csv(draft / "comparison.csv", index=False)
+        comparison_figure(study, draft / "comparison.svg")
+        picture = from_file(
+            draft / "comparison.svg", "Designs side by side", "Further left is better; a dot per level."
+        )
+        write_report(study, draft / "report.html", first=[picture])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from ..accel.design import Design
-from ..workloads.errors import InputError
+from .drafts import draft_of
 from .figure_style import DESIGN_COLOURS, DESIGN_MARKERS, PAPER, Picture, Sheet, standalone, style, to_svg
 from .figures import draw_frontier, wilson_interval
 from .fitted_table import Column, FittedTable
@@ -179,18 +178,12 @@ def write_methods(comparison: MethodStudy, folder: Path) -> None:
 
     for name, study in comparison.studies.items():
         write_study(study, folder / name)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-            draft = Path(temporary)
-            method_table(comparison).to_csv(draft / "methods.csv", index=False)
-            text = json.dumps(methods_json(comparison), indent=1, allow_nan=False)
-            (draft / "methods.json").write_text(text + "\n", encoding="utf-8")
-            (draft / "methods.html").write_text(render_methods(comparison), encoding="utf-8")
-            (draft / "methods.svg").write_text(standalone(pareto_figure(comparison).svg), encoding="utf-8")
-            for file in sorted(draft.iterdir()):
-                file.replace(folder / file.name)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror or error})") from None
+    with draft_of(folder) as draft:
+        method_table(comparison).to_csv(draft / "methods.csv", index=False)
+        text = json.dumps(methods_json(comparison), indent=1, allow_nan=False)
+        (draft / "methods.json").write_text(text + "\n", encoding="utf-8")
+        (draft / "methods.html").write_text(render_methods(comparison), encoding="utf-8")
+        (draft / "methods.svg").write_text(standalone(pareto_figure(comparison).svg), encoding="utf-8")
 
 
 def render_methods(comparison: MethodStudy) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pandas as pd
 
 from ..accel.energy import COMPONENTS
 from ..sim.results import LevelResult
-from ..workloads.errors import InputError
+from .drafts import draft_of
 from .figure_style import COMPONENT_COLOURS, GREY, SHOWN_NAMES, Sheet, from_file, style
 from .fitted_table import Column, FittedTable
 from .report import write_report
@@ -120,7 +118,7 @@ def _bars(axes: object, part: pd.DataFrame, places: np.ndarray, *, column: str) 
         axes.text(end, place, f" {end:.2f}", va="center", fontsize=7)
 
 
-def write_normalised(study: Study, folder: Path, *, quoted: bool) -> Sequence[Path]:
+def write_normalised(study: Study, folder: Path, *, quoted: bool) -> None:
     """Write normalised.csv, normalised.svg and report.html with that figure; all appear complete or not at all.
 
     Raises
@@ -128,17 +126,11 @@ def write_normalised(study: Study, folder: Path, *, quoted: bool) -> Sequence[Pa
     InputError
         if the folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-            draft = Path(temporary)
-            normalised_table(study).to_csv(draft / "normalised.csv", index=False)
-            normalised_figure(study, draft / "normalised.svg", quoted=quoted)
-            title = "Multiples of the first design, level by level"
-            picture = from_file(
-                draft / "normalised.svg", title, QUOTED if quoted else "Above 1 costs more than the first design."
-            )
-            write_report(study, draft / "report.html", first=[picture])
-            return [file.replace(folder / file.name) for file in sorted(draft.iterdir())]
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror or error})") from None
+    with draft_of(folder) as draft:
+        normalised_table(study).to_csv(draft / "normalised.csv", index=False)
+        normalised_figure(study, draft / "normalised.svg", quoted=quoted)
+        title = "Multiples of the first design, level by level"
+        picture = from_file(
+            draft / "normalised.svg", title, QUOTED if quoted else "Above 1 costs more than the first design."
+        )
+        write_report(study, draft / "report.html", first=[picture])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..workloads.errors import InputError
 from ..workloads.network import Network
+from .drafts import draft_of
 from .progress import Progress as ProgressCallback
 
 if TYPE_CHECKING:
@@ -130,20 +129,11 @@ def write_study(study: Study, folder: Path) -> None:
     from .report import write_report
     from .tables import tidy, to_json
 
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: is a file; a folder is needed")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-            draft = Path(temporary)
-            write_report(study, draft / "report.html")
-            (draft / "result.json").write_text(_dump(to_json(study)) + "\n", encoding="utf-8")
-            tidy(study).to_parquet(draft / "layers.parquet", index=False)
-            write_trace(draft / "trace.parquet", study.trace)
-            for file in sorted(draft.iterdir()):
-                file.replace(folder / file.name)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    with draft_of(folder) as draft:
+        write_report(study, draft / "report.html")
+        (draft / "result.json").write_text(_dump(to_json(study)) + "\n", encoding="utf-8")
+        tidy(study).to_parquet(draft / "layers.parquet", index=False)
+        write_trace(draft / "trace.parquet", study.trace)
 
 
 def _dump(data: Any) -> str:
@@ -185,13 +175,18 @@ def _ms(seconds: float | None) -> str:
 
 def print_models(*, as_json: bool) -> None:
     """Every built-in network with its totals, its source, and what `--set` may change."""
-    from ..workloads.bundled import fashion_layers
+    from ..workloads.bundled import FASHION_NAME, fashion_layers
+    from ..workloads.digits import DIGITS_NAME, digits_layers
     from ..workloads.zoo import NETWORKS, Parameter, build
-    from .sources import BUNDLED
 
-    bundled = Network(BUNDLED, fashion_layers(), source="bundled, trained at four nested levels on Fashion-MNIST")
-    parameters: dict[str, Mapping[str, Parameter]] = {BUNDLED: {}, **{n: m.parameters for n, m in NETWORKS.items()}}
-    networks = [bundled, *(build(name) for name in sorted(NETWORKS))]
+    trained = "bundled, trained at four nested levels on"
+    bundled = [
+        Network(FASHION_NAME, fashion_layers(), source=f"{trained} Fashion-MNIST"),
+        Network(DIGITS_NAME, digits_layers(), source=f"{trained} handwritten digits of 8 x 8 pixels"),
+    ]
+    parameters: dict[str, Mapping[str, Parameter]] = {n.name: {} for n in bundled}
+    parameters |= {name: model.parameters for name, model in NETWORKS.items()}
+    networks = [*bundled, *(build(name) for name in sorted(NETWORKS))]
     if as_json:
         rows = [
             {
