@@ -52,6 +52,12 @@ def _kernels() -> str:
     return "compiled kernels run and their results are right"
 
 
+def _vectors() -> str:
+    from ..sim.executor.simd.features import describe
+
+    return describe()
+
+
 def _bundle() -> str:
     from ..workloads.bundled import load_bundled
 
@@ -79,6 +85,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "versions": _versions,
     "machine": _machine,
     "kernels": _kernels,
+    "vector kernels": _vectors,
     "bundled network": _bundle,
     "designs": _designs,
     "training": _training,
