@@ -18,6 +18,7 @@ again; a store that ends where the next one begins leaves their common line to t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,15 +87,29 @@ class AddressStreams:
 
     def requests(self) -> Requests:
         """All lines one by one, tile after tile, a tile's fetch before its store, all arriving at cycle 0."""
-        parts = [(self.fetches, False), (self.stores, True)]
-        tile = np.concatenate([runs.tile() for runs, _ in parts])
-        write = np.concatenate([np.full(runs.lines.size, kind) for runs, kind in parts])
-        address, lines = (np.concatenate([getattr(runs, name) for runs, _ in parts]) for name in ("address", "lines"))
-        order = np.argsort(tile, kind="stable")
-        lines, write = lines[order], write[order]
+        tiles = self.fetches.ends.size
+        return self.requests_at(np.arange(tiles), np.arange(tiles), cycle=np.zeros_like)
+
+    def requests_at(
+        self, fetch_time: Int64Array, store_time: Int64Array, *, cycle: Callable[[Int64Array], Int64Array]
+    ) -> Requests:
+        """All lines one by one in the order of their tiles' times, at a tie a fetch before a store.
+
+        ``fetch_time``, ``store_time``: (tiles,), when each tile asks for its fetch and its store. ``cycle``: the
+        arrivals that belong to times, not decreasing with them.
+        """
+        parts = [(self.fetches, fetch_time, False), (self.stores, store_time, True)]
+        time = np.concatenate([of_tile[runs.tile()] for runs, of_tile, _ in parts])
+        write = np.concatenate([np.full(runs.lines.size, kind) for runs, _, kind in parts])
+        address, lines = (
+            np.concatenate([getattr(runs, name) for runs, _, _ in parts]) for name in ("address", "lines")
+        )
+        order = np.argsort(time, kind="stable")
+        lines, write, arrival = lines[order], write[order], cycle(time[order])
         first = np.cumsum(lines) - lines
         within = np.arange(int(lines.sum()), dtype=np.int64) - np.repeat(first, lines)
-        return Requests(np.repeat(address[order], lines) + within * LINE_BYTES, np.repeat(write, lines))
+        addresses = np.repeat(address[order], lines) + within * LINE_BYTES
+        return Requests(addresses, np.repeat(write, lines), np.repeat(arrival, lines))
 
 
 def stored_weights(trace: LayerTrace, storage_format: str, level: int) -> StoredWeights:

@@ -14,12 +14,15 @@ from ..accel.design import Design
 from ..accel.dram import DEVICES, CommandDevice, FlatDevice, load_command_device, load_device
 from ..accel.dram_energy import clock_hz, command_energies, peak_bytes_per_s
 from ..sim.dram import Controller, DramRun
-from ..sim.memory import layer_streams
+from ..sim.dram_pipeline import DramTileEvents, clock_ratio
+from ..sim.memory import CommandMemory, layer_streams, open_memory
 from ..sim.simulate import check_widths
 from ..traces.requests import FORMATS, LINE_BYTES, Requests, read_requests, write_requests
-from ..traces.trace import Trace
+from ..traces.trace import LayerTrace, Trace
 from ..workloads.errors import InputError
 
+#: Whose cycles the requests of a design with a flat DRAM are exported in.
+REPLAY_DEVICE = "ddr4_2400_x8"
 _FLAT_DEVICES = ("smartexchange_100pj_per_byte", "horowitz_45nm", "lpddr4_8pj_per_bit")
 
 
@@ -88,9 +91,15 @@ def _uj(joules: float) -> str:
     return f"{joules * 1e6:,.3f} uJ"
 
 
-def print_devices(*, as_json: bool) -> None:
-    """Every registered device: kind, peak bandwidth, energy of a byte, mappings."""
-    devices = [load_device(name) for name in DEVICES]
+def print_devices(device: str | None = None, *, as_json: bool) -> None:
+    """Every registered device, or ``device`` alone (name or file): kind, peak bandwidth, energy of a byte, mappings.
+
+    Raises
+    ------
+    InputError
+        for an unknown device.
+    """
+    devices = [load_device(name) for name in ([device] if device is not None else DEVICES)]
     if as_json:
         _print_json({"devices": [device.model_dump(mode="json") for device in devices]})
         return
@@ -98,8 +107,8 @@ def print_devices(*, as_json: bool) -> None:
     for heading in ("name", "kind", "peak GB/s", "read pJ/B", "mappings"):
         numeric = heading in ("peak GB/s", "read pJ/B")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "name")
-    for device in devices:
-        table.add_row(*_device_row(device))
+    for found in devices:
+        table.add_row(*_device_row(found))
     console = Console(emoji=False)
     if not console.is_terminal:
         console = Console(emoji=False, width=140)
@@ -116,10 +125,11 @@ def _device_row(device: CommandDevice | FlatDevice) -> tuple[str, ...]:
     return device.name, kind, f"{peak_bytes_per_s(device) / 1e9:.1f}", f"{burst:.1f}", ", ".join(device.mappings)
 
 
-def export_requests(trace: Trace, design: Design, layer: str, *, level: int, folder: Path) -> list[Path]:
-    """Write a layer's requests as DRAMsim3 and Ramulator trace files; returns their paths.
+def export_requests(trace: Trace, design: Design, layer: str, *, level: int, folder: Path) -> tuple[list[Path], str]:
+    """Write a layer's requests as DRAMsim3 and Ramulator trace files; returns their paths and what their cycles are.
 
-    The lines stand tile after tile, a tile's fetch before its store, and arrive as fast as the memory takes them (cycle 0).
+    The lines arrive when the tile pipeline asks for them at the design's fastest operating point, fetches and stores in the
+    order of their requests (:func:`scheduled_requests`). Ramulator's format has no arrivals.
 
     Raises
     ------
@@ -128,9 +138,7 @@ def export_requests(trace: Trace, design: Design, layer: str, *, level: int, fol
     """
     trace.check_level(level)
     check_widths(trace, design)
-    found = trace.layer(layer)
-    plan = next(iter(ARRAYS[design.array.kind].plans(found, [level], design)))
-    requests = layer_streams(found, plan, design.weight_format).requests()
+    requests, cycles = scheduled_requests(trace.layer(layer), design, level)
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +147,33 @@ def export_requests(trace: Trace, design: Design, layer: str, *, level: int, fol
             write_requests(requests, written[-1], form=form)
     except OSError as error:
         raise InputError(f"--requests {folder}: cannot be written ({error.strerror})") from None
-    return written
+    return written, cycles
+
+
+def scheduled_requests(layer: LayerTrace, design: Design, level: int) -> tuple[Requests, str]:
+    """A layer's line requests with the arrivals of the tile pipeline, and what their cycles are.
+
+    Before a command device, the arrivals are those of the closed loop, in the device's cycles: replayed on it, they are taken
+    in the cycles of the simulation. Before a flat DRAM, each transfer's lines arrive when the channel begins it, in cycles of
+    :data:`REPLAY_DEVICE`, for a flat DRAM has no clock of its own.
+    """
+    plan = next(iter(ARRAYS[design.array.kind].plans(layer, [level], design)))
+    clock = design.point().clock_hz
+    memory = open_memory(design, clock_hz=clock, engine="recurrence")
+    events = memory.events(layer, plan)
+    if isinstance(memory, CommandMemory):
+        assert isinstance(events, DramTileEvents)
+        device, ratio, source = memory.link.controller.device, memory.link.ratio, "closed loop with it"
+        fetch, store = events.fetch_begin, events.store_begin
+    else:
+        device, tiles = load_command_device(REPLAY_DEVICE), plan.tiles
+        ratio, source = clock_ratio(device, clock), "the design's DRAM is flat"
+        reading = memory.timing.transfer_cycles(tiles.weight_bytes + tiles.input_bytes)
+        fetch = events.fetched - memory.timing.latency - reading
+        store = events.stored - memory.timing.transfer_cycles(tiles.store_bytes)
+    streams = layer_streams(layer, plan, design.weight_format)
+    requests = streams.requests_at(fetch, store, cycle=lambda time: -(-time * ratio.num // ratio.den))
+    return requests, f"arrivals in cycles of {device.name} ({clock_hz(device) / 1e6:,.0f} MHz; {source})"
 
 
 def _print_json(data: Any) -> None:

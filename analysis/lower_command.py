@@ -64,5 +64,7 @@ def write_layer_requests(trace: Path, design: Design, layer: str, *, level: int,
     """Write the DRAM requests of one layer of a trace file, and say where they lie. Errors as in ``export_requests``."""
     from .dram_command import export_requests
 
-    for path in export_requests(read_trace(trace), design, layer, level=level, folder=folder):
+    paths, cycles = export_requests(read_trace(trace), design, layer, level=level, folder=folder)
+    for path in paths:
         note(f"{path}: {path.stat().st_size / 1024:,.0f} KiB")
+    note(f"{folder}: {cycles}; the Ramulator format has no arrivals")

@@ -1,13 +1,16 @@
-"""Bank timing and candidate commands of one DRAM channel: the lower half of the controller kernel.
+"""Bank timing and candidate commands of one DRAM channel: the middle part of the controller kernel.
 
-A channel is one row of int64: its parameters, then its state (layout below). For every command that a bank wants, the
-earliest cycle by the bank's own timing is kept, and their minimum per bank group; what the rank and the group demand is
-kept once per rank and group. So the next command cycle is a minimum over few numbers without branches (whose outcomes a
-processor could not predict for random traffic), and cycles in between are skipped.
+A channel is one row of int64: its parameters, then its state (layout below). For each kind of command, two vectors with a
+lane per bank say when it can issue: SINCE, from which cycle on the bank's own timing allows it (FAR if the bank does not
+want it), and GATE, from which cycle on rank and group allow it. ``earliest`` finds the next command cycle and the banks that
+can issue then in one scan of these vectors, without branches (whose outcomes a processor could not predict for random
+traffic); cycles in between are skipped. After a column command in a stream of hits not even a scan is needed: ``follow``
+has the next one in closed form and knows when it has not. A bank queue is a vector, too: looking for hits is one comparison.
 Timing pairs and their scopes are those of DRAMsim3 (timing.cc, commit 2981759).
 
-The upper half (``dram_kernel.py``) calls into this file and holds its checksum, so that a change here also changes that
-file and with it Numba's cache. ``_nrt=False``: no kernel owns an array, and counting references took 40 % of the time.
+The upper part (``dram_kernel.py``) calls into this file and holds its checksum, as this file holds that of the vector
+operations (``dram_lanes_kernel.py``), so that a change below also changes the files above and with them Numba's cache.
+``_nrt=False``: no kernel owns an array, and counting references took 40 % of the time.
 """
 
 # Numba infers the types of compiled functions; their wrappers are annotated.
@@ -15,72 +18,55 @@ file and with it Numba's cache. ``_nrt=False``: no kernel owns an array, and cou
 
 from __future__ import annotations
 
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba import njit
+
+from .dram_lanes_kernel import DEPTH, FAR, KEY_SHIFT, LANES, delay, lowest, matches, put, scan
 
 compiled = njit(cache=True, error_model="numpy", _nrt=False)
 inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")
 #: For small functions with several callers: LLVM merges them into the caller. A real call passes an array as seven words,
 #: clears the places of its result and of its status, and tests the status afterwards: some 30 instructions per call.
 fused = njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+#: CRC-32 of ``dram_lanes_kernel.py``; see ``dram_kernel.py``.
+LANES_KERNEL_CRC32 = 0x06A6D245
 # fmt: off
 # --- parameters (cycles unless the name says otherwise) ---------------------------------------------------------------
 (RCD_RD, RCD_WR, RAS, RC, RP, RD_PRE, WR_PRE, RRD_S, RRD_L, FAW, CCD_S, CCD_L, RD_TO_WR, WR_TO_RD_S, WR_TO_RD_L,
  RANK_RD_RD, RANK_RD_WR, RANK_WR_RD, RANK_WR_WR, PRE_PRE, RFC, REFI, READ_END, WRITE_END, XP, DUAL, BANKS, RANKS,
  RANK_SHIFT, GROUP_SHIFT, READ_QUEUE, WRITE_QUEUE, BANK_QUEUE, HIT_CAP, DRAIN_HIGH, DRAIN_LOW, PORT_WIDTH, ACCESS_BYTES,
- SPLIT, POWER_DOWN_AFTER, CHANNEL_SHIFT, CHANNEL_MASK, ROW_SHIFT, SEGMENTS) = range(44)
-SEGMENT, MAX_SEGMENTS = 44, 28   # SEGMENTS x (right shift, mask, left shift): address -> row | channel | bank
+ SPLIT, POWER_DOWN_AFTER, CHANNEL_SHIFT, CHANNEL_MASK, ROW_SHIFT, ONE_SCAN) = range(44)
+SEGMENT, MAX_SEGMENTS = 44, 27   # x (right shift, mask, left shift), mask 0 ends: address -> row | channel | bank
 PARAMETERS = 128
 # --- state ------------------------------------------------------------------------------------------------------------
-(CLOCK, NEXT_COMMAND, WANTING, READY, STALE, POINTER, DRAIN, HELD, REF_DUE, REF_NEXT, REF_OPEN, REF_RANK, IN_BANKS, SEQUENCE,
+(CLOCK, NEXT_COMMAND, STALE, POINTER, DRAIN, HELD, REF_DUE, REF_NEXT, REF_OPEN, REF_RANK, IN_BANKS, SEQUENCE,
  FREE, LAST_END, READS, WRITES, READ_HITS, WRITE_HITS, ACTS, PRES, REFS, MERGED, LATENCY, EMPTY_FROM, EMPTY_IDLE,
- EMPTY_REFS, DOWN_OPEN, DOWN_CLOSED, READ_REQUESTS, WRITE_REQUESTS,
- LAST_ADDRESS, LAST_PLACE, WRITES_IN_BANKS) = range(PARAMETERS, PARAMETERS + 35)
+ EMPTY_REFS, DOWN_OPEN, DOWN_CLOSED, READ_REQUESTS, WRITE_REQUESTS, LAST_ADDRESS, LAST_PLACE,
+ CLOSING, OTHERS, WRITE_UNTIL) = range(PARAMETERS, PARAMETERS + 35)
 ACT, RD, WR, PRE = range(4)      # kinds of command; RD and WR are also the kinds of request
-MAX_RANKS, MAX_GROUPS, MAX_BANKS, SLOTS, FILTER = 4, 16, 32, 512, 1024
-WAITING, MOVABLE, WANTS = PARAMETERS + 36, PARAMETERS + 40, PARAMETERS + 64    # [kind] requests; bank mask; bank mask
-OPEN_BANKS, IDLE_FROM, IDLE, REF_READY, FAW_HEAD = range(PARAMETERS + 44, PARAMETERS + 64, 4)           # [rank]
-FAW_RING = WANTS + 4                               # [rank, 4]
-RANK_TIME = FAW_RING + 4 * MAX_RANKS                          # [rank, kind] earliest cycle, as the next two
-GROUP_TIME = RANK_TIME + 4 * MAX_RANKS                        # [group, kind]
-BANK_TIME = GROUP_TIME + 4 * MAX_GROUPS                       # [kind, bank]
-GROUP_WANTED = BANK_TIME + 4 * MAX_BANKS                      # [group, kind] least BANK_TIME of the banks that want it
-OPEN_ROW = GROUP_WANTED + 4 * MAX_GROUPS                      # [bank] -1: closed
+MAX_RANKS, MAX_BANKS, SLOTS, FILTER = 4, 32, 512, 1024
+WAITING, MOVABLE, HITTING, READY, ARMED = range(PARAMETERS + 36, PARAMETERS + 56, 4)     # [kind] requests; bank masks
+OPEN_BANKS, IDLE_FROM, IDLE, REF_READY, FAW_HEAD = range(PARAMETERS + 56, PARAMETERS + 76, 4)           # [rank]
+FAW_RING = PARAMETERS + 76                         # [rank, 4]
+# Vectors of lanes start at multiples of 64 bytes.
+GATE = PARAMETERS + 96                                        # [kind, bank] cycle from which rank and group allow it
+SINCE = GATE + 4 * MAX_BANKS                                  # [kind, bank] BANK_TIME if the bank wants the command, or FAR
+BANK_TIME = SINCE + 4 * MAX_BANKS                             # [kind, bank] cycle from which the bank's timing allows it
+QUEUE = BANK_TIME + 4 * MAX_BANKS                             # [bank, DEPTH] KEY << KEY_SHIFT | slot, oldest first, or -1
+OPEN_ROW = QUEUE + DEPTH * MAX_BANKS                          # [bank] -1: closed
 HITS = OPEN_ROW + MAX_BANKS                                   # [bank] column commands since ACT
 QUEUED = HITS + MAX_BANKS                                     # [bank] entries of the bank queue
-FIRST_HIT = QUEUED + MAX_BANKS                                # [kind, bank] slot of the oldest hit of the open row, -1
-HEAD = FIRST_HIT + 4 * MAX_BANKS                              # [list, bank] list 0: bank queue; RD, WR: waiting
+GROUP_BANKS = QUEUED + MAX_BANKS                              # [bank] mask of the banks in its group
+RANK_BANKS = GROUP_BANKS + MAX_BANKS                          # [bank] mask of the banks in its rank
+HEAD = RANK_BANKS + MAX_BANKS                                 # [kind, bank] list of the requests that wait for the bank
 TAIL = HEAD + 3 * MAX_BANKS
 # A slot is a handle: the offset of eight words (one cache line) that hold a request from acceptance to completion.
 KEY = TAIL + 3 * MAX_BANKS                                    # [slot] row * 2 + is_write
 LINK, ADDRESS, TAG, ORDER, MERGES, SLOT_WORDS = KEY + 1, KEY + 2, KEY + 3, KEY + 4, KEY + 5, 8    # [slot]
 PENDING = KEY + SLOT_WORDS * SLOTS                            # [hash of address] requests that hold a slot
 STATE_SIZE = PENDING + FILTER
-FAR = 1 << 60
-READ_PAIRS = sum(1 << 4 * group + RD for group in range(MAX_GROUPS))
 # fmt: on
 # Indices are masked where they come from memory: the compiler then knows that they are not negative.
-BANK_BITS, SLOT_BITS, SHIFT_BITS = MAX_BANKS - 1, SLOT_WORDS * SLOTS - 1, 31
-
-
-@intrinsic
-def _trailing_zeros(typing_context, mask):
-    """The processor's instruction that counts trailing zeros; undefined for 0."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
-
-    return types.int64(types.int64), generate
-
-
-def lowest(mask):
-    """Index of the lowest set bit of a mask."""
-    return int(mask & -mask).bit_length() - 1
-
-
-@overload(lowest, inline="always")
-def _lowest(mask):
-    return lambda mask: _trailing_zeros(mask) & 63
+BANK_BITS, SLOT_BITS, SHIFT_BITS, DEPTH_BITS = MAX_BANKS - 1, SLOT_WORDS * SLOTS - 1, 31, DEPTH - 1
 
 
 def _fold(address):
@@ -90,7 +76,7 @@ def _fold(address):
 
 
 def _append(s, queue, slot):
-    """Append a slot to a list: a bank queue (index: bank) or a waiting list (index: kind * MAX_BANKS + bank)."""
+    """Append a slot to a list of waiting requests (index: kind * MAX_BANKS + bank)."""
     s[LINK + slot] = -1
     if s[HEAD + queue] < 0:
         s[HEAD + queue] = slot
@@ -101,125 +87,110 @@ def _append(s, queue, slot):
 
 def _find_same(s, kind, bank, address):
     """Slot of a pending request of a kind to an address, or -1."""
-    for queue in range(0, kind + 1, kind):
-        slot = s[HEAD + queue * MAX_BANKS + bank]
-        while slot >= 0:
-            if s[ADDRESS + slot] == address and s[KEY + slot] & 1 == kind - RD:
-                return slot
-            slot = s[LINK + slot]
-    return -1
+    for place in range(s[QUEUED + bank]):
+        slot = s[QUEUE + DEPTH * bank + place] & SLOT_BITS
+        if s[ADDRESS + slot] == address and s[KEY + slot] & 1 == kind - RD:
+            return slot
+    slot = s[HEAD + kind * MAX_BANKS + bank]
+    while slot >= 0 and s[ADDRESS + slot] != address:
+        slot = s[LINK + slot]
+    return slot
 
 
 def _want(s, kind, bank):
     """Make a command a candidate from the cycle on that the bank's timing allows."""
-    bank &= BANK_BITS
-    since, pair = s[BANK_TIME + kind * MAX_BANKS + bank], (bank >> (s[GROUP_SHIFT] & SHIFT_BITS)) * 4 + kind
-    least = s[GROUP_WANTED + pair] if s[WANTING] >> pair & 1 != 0 else FAR
-    s[GROUP_WANTED + pair] = min(least, since)
-    s[WANTING] |= 1 << pair
-    s[WANTS + kind] |= 1 << bank
-    s[STALE] = 1
+    at = kind * MAX_BANKS + bank
+    since = s[BANK_TIME + at]
+    put(s, SINCE + (at & ~DEPTH_BITS), at & DEPTH_BITS, since)
+    since = max(since, s[GATE + at])
+    s[OTHERS] = min(s[OTHERS], since)
+    s[STALE] |= 1 if since <= s[NEXT_COMMAND] else 0
+
+
+def _forget(s, kind, bank):
+    """Let a bank want a command no more."""
+    at = kind * MAX_BANKS + bank
+    put(s, SINCE + (at & ~DEPTH_BITS), at & DEPTH_BITS, FAR)
 
 
 def _drop(s, kind, bank):
-    bank &= BANK_BITS
-    if s[WANTS + kind] >> bank & 1 == 0:
-        return
-    s[WANTS + kind] ^= 1 << bank
-    group, least = bank >> (s[GROUP_SHIFT] & SHIFT_BITS), FAR
-    pair = group * 4 + kind
-    banks = wanting(s, kind, group)
-    if banks == 0:
-        s[WANTING] ^= 1 << pair
-    while banks != 0:
-        least = min(least, s[BANK_TIME + kind * MAX_BANKS + (lowest(banks) & BANK_BITS)])
-        banks &= banks - 1
-    s[GROUP_WANTED + pair] = least
-    s[STALE] = 1
-
-
-def _wanting(s, kind, group):
-    """Mask of the banks of a group that want a command."""
-    shift = s[GROUP_SHIFT] & SHIFT_BITS
-    return s[WANTS + kind] & ((1 << (1 << shift)) - 1) << (group << shift)
-
-
-def _command_time(s, kind, bank):
-    """Earliest cycle that the bank's rank and group allow for a command."""
-    rank, group = bank >> (s[RANK_SHIFT] & SHIFT_BITS), bank >> (s[GROUP_SHIFT] & SHIFT_BITS)
-    return max(s[RANK_TIME + rank * 4 + kind], s[GROUP_TIME + group * 4 + kind])
+    """``forget``, and note if the next command may have been this one."""
+    forget(s, kind, bank)
+    s[STALE] |= s[READY + kind] >> bank & 1
 
 
 def _earliest(s, clock):
-    """Set the first cycle (from ``clock``) in which a command can issue, and the pairs (group, kind) that can then."""
-    pairs, shift = s[WANTING], 2 + (s[RANK_SHIFT] - s[GROUP_SHIFT]) & SHIFT_BITS
-    if s[REF_OPEN] > 0:  # a rank whose refresh is due takes no other command
-        pairs &= ~(((2 << ((1 << shift) - 1)) - 1) << (s[REF_RANK] << shift))
-    best, ready_pairs = FAR, 0
-    while pairs != 0:
-        pair = lowest(pairs)
-        gap = max(s[GROUP_TIME + pair], s[RANK_TIME + (pair >> shift) * 4 + (pair & 3)])
-        time = max(clock, s[GROUP_WANTED + pair], gap)
-        ready_pairs = (ready_pairs if time >= best else 0) | (pairs & -pairs if time <= best else 0)
-        best = min(best, time)
-        pairs &= pairs - 1
-    s[NEXT_COMMAND], s[READY], s[STALE] = best, ready_pairs, 0
+    """Set the first cycle (from ``clock``) in which a command can issue, and for each kind the banks that can then."""
+    if s[REF_OPEN] > 0 or s[ONE_SCAN] == 0:
+        earliest_part(s, clock)
+    else:
+        best, act, rd, wr, pre, reads, writes, others = scan(s, GATE, SINCE, MAX_BANKS, clock, -1)
+        s[READY + ACT], s[READY + RD], s[READY + WR], s[READY + PRE] = act, rd, wr, pre
+        s[ARMED + RD], s[ARMED + WR], s[OTHERS] = reads, writes, others
+        s[NEXT_COMMAND], s[STALE] = best, 0
 
 
-def _candidates(s, clock):
-    """Mask of the banks that can issue a command at ``clock``, given the pairs (group, kind) that can."""
-    able, pairs = 0, s[READY]
-    while pairs != 0:
-        pair = lowest(pairs)
-        banks = wanting(s, pair & 3, pair >> 2)
-        if banks & (banks - 1) == 0:
-            able |= banks
-            banks = 0
-        while banks != 0:
-            bank = lowest(banks) & BANK_BITS
-            able |= banks & -banks if s[BANK_TIME + (pair & 3) * MAX_BANKS + bank] <= clock else 0
-            banks &= banks - 1
-        pairs &= pairs - 1
-    return able
+def _earliest_part(s, clock):
+    """``earliest`` for many banks or ranks, without a rank whose refresh is due: it takes no other command."""
+    best, act, rd, wr, pre = FAR, 0, 0, 0, 0
+    allowed = ~s[RANK_BANKS + (s[REF_RANK] << s[RANK_SHIFT])] if s[REF_OPEN] > 0 else -1
+    for first in range(0, s[BANKS], LANES):
+        time, a, r, w, p, _, _, _ = scan(s, GATE + first, SINCE + first, MAX_BANKS, clock, allowed >> first)
+        if time < best:
+            best, act, rd, wr, pre = time, 0, 0, 0, 0
+        if time == best:
+            act, rd, wr, pre = act | a << first, rd | r << first, wr | w << first, pre | p << first
+    s[READY + ACT], s[READY + RD], s[READY + WR], s[READY + PRE] = act, rd, wr, pre
+    s[NEXT_COMMAND], s[OTHERS], s[STALE] = best, 0, 0
 
 
-def _choose(s, clock):
-    """The next bank, round robin, that can issue a command at ``clock``."""
-    able = candidates(s, clock)
+def _follow(s, kind, bank, clock):
+    """What ``earliest`` would find after a column command, if more of its kind come before anything else; else STALE.
+
+    Armed commands of one rank and kind wait for the command just issued alone: the one before it was CCD_S earlier, and
+    CCD_L <= 2 * CCD_S.
+    """
+    other, armed = RD + WR - kind, s[ARMED + kind] & s[HITTING + kind]
+    ready = armed if s[CCD_L] <= s[CCD_S] else armed & ~s[GROUP_BANKS + bank]
+    time = clock + (s[CCD_S] if ready != 0 else s[CCD_L])
+    mixed = s[ARMED + other] & s[HITTING + other]
+    if armed != 0 and mixed == 0 and time < s[OTHERS] and (kind == WR or s[WRITE_UNTIL] <= time):
+        s[READY + ACT] = s[READY + PRE] = s[READY + other] = 0
+        s[READY + kind], s[NEXT_COMMAND] = ready if ready != 0 else armed, time
+    else:
+        s[STALE] = 1
+
+
+def _choose(s):
+    """The next bank, round robin, that can issue a command in the next command cycle."""
+    able = s[READY + ACT] | s[READY + RD] | s[READY + WR] | s[READY + PRE]
     later = able & ~((2 << (s[POINTER] & BANK_BITS)) - 1)
     return lowest(later if later != 0 else able) & BANK_BITS
 
 
 def _ready(s, kind, bank, clock):
     """True if a command that the bank wants can issue in this cycle."""
-    since = s[BANK_TIME + kind * MAX_BANKS + (bank & BANK_BITS)]
-    return since <= clock and command_time(s, kind, bank & BANK_BITS) <= clock
-
-
-def _find_hit(s, kind, bank, slot):
-    """Oldest hit of a kind from ``slot`` on in the bank queue, or -1."""
-    key = s[OPEN_ROW + bank] * 2 + kind - RD
-    while slot >= 0 and s[KEY + (slot & SLOT_BITS)] != key:
-        slot = s[LINK + (slot & SLOT_BITS)]
-    s[FIRST_HIT + kind * MAX_BANKS + bank] = slot
-    return slot
+    at = kind * MAX_BANKS + bank
+    return max(s[BANK_TIME + at], s[GATE + at]) <= clock
 
 
 def _weigh_precharge(s, bank):
     """A row is closed for its queue's head if no hit waits, or after HIT_CAP column commands (ArbitratePrecharge)."""
-    drop(s, PRE, bank)
-    if s[QUEUED + bank] == 0 or s[KEY + (s[HEAD + bank] & SLOT_BITS)] >> 1 == s[OPEN_ROW + bank]:
-        return
-    no_hits = s[FIRST_HIT + RD * MAX_BANKS + bank] < 0 and s[FIRST_HIT + WR * MAX_BANKS + bank] < 0
-    if no_hits or s[HITS + bank] >= s[HIT_CAP]:
+    head, hitting = s[QUEUE + DEPTH * bank], (s[HITTING + RD] | s[HITTING + WR]) >> bank & 1
+    if head >= 0 and head >> KEY_SHIFT + 1 != s[OPEN_ROW + bank] and (hitting == 0 or s[HITS + bank] >= s[HIT_CAP]):
+        s[CLOSING] |= 1 << bank
         want(s, PRE, bank)
+    elif s[CLOSING] >> bank & 1 != 0:
+        s[CLOSING] ^= 1 << bank
+        drop(s, PRE, bank)
 
 
 def _activate(s, bank, clock):
     """Open the row that the head of the bank queue needs."""
     rank = bank >> (s[RANK_SHIFT] & SHIFT_BITS)
     drop(s, ACT, bank)
-    s[OPEN_ROW + bank], s[HITS + bank] = s[KEY + (s[HEAD + bank] & SLOT_BITS)] >> 1, 0
+    row = s[QUEUE + DEPTH * bank] >> KEY_SHIFT + 1
+    s[OPEN_ROW + bank], s[HITS + bank] = row, 0
     s[BANK_TIME + ACT * MAX_BANKS + bank] = clock + s[RC]
     s[BANK_TIME + RD * MAX_BANKS + bank] = clock + s[RCD_RD]
     s[BANK_TIME + WR * MAX_BANKS + bank] = clock + s[RCD_WR]
@@ -228,29 +199,33 @@ def _activate(s, bank, clock):
     s[FAW_RING + 4 * rank + head] = clock + s[FAW]
     head = (head + 1) & 3
     s[FAW_HEAD + rank] = head
-    s[RANK_TIME + rank * 4 + ACT] = max(clock + s[RRD_S], s[FAW_RING + 4 * rank + head])
-    s[GROUP_TIME + (bank >> (s[GROUP_SHIFT] & SHIFT_BITS)) * 4 + ACT] = clock + s[RRD_L]
+    until = max(clock + s[RRD_S], s[FAW_RING + 4 * rank + head])
+    delay_ranks(s, ACT, bank, max(until, clock + s[RRD_L]), until, 0)
     if s[OPEN_BANKS + rank] == 0:
         s[IDLE + rank] += clock - s[IDLE_FROM + rank]
     s[OPEN_BANKS + rank] += 1
     s[ACTS] += 1
-    if s[IN_BANKS] > s[WRITES_IN_BANKS] and find_hit(s, RD, bank, s[HEAD + bank]) >= 0:
-        want(s, RD, bank)
-    if s[WRITES_IN_BANKS] > 0 and find_hit(s, WR, bank, s[HEAD + bank]) >= 0:
-        want(s, WR, bank)
+    for kind in range(RD, PRE):
+        if matches(s, QUEUE + DEPTH * bank, row * 2 + kind - RD) != 0:
+            s[HITTING + kind] |= 1 << bank
+            want(s, kind, bank)
 
 
 def _precharge(s, bank, clock):
     """Close the bank's row."""
     rank = bank >> (s[RANK_SHIFT] & SHIFT_BITS)
-    for kind in range(RD, PRE + 1):
-        drop(s, kind, bank)
+    s[CLOSING] &= ~(1 << bank)
+    drop(s, PRE, bank)
+    for kind in range(RD, PRE):
+        if s[HITTING + kind] >> bank & 1 != 0:
+            s[HITTING + kind] ^= 1 << bank
+            drop(s, kind, bank)
     s[OPEN_ROW + bank], s[HITS + bank] = -1, 0
-    s[FIRST_HIT + RD * MAX_BANKS + bank] = s[FIRST_HIT + WR * MAX_BANKS + bank] = -1
     at = BANK_TIME + ACT * MAX_BANKS + bank
     s[at] = max(s[at], clock + s[RP])
     s[REF_READY + rank] = max(s[REF_READY + rank], clock + s[RP])
-    s[RANK_TIME + rank * 4 + PRE] = clock + s[PRE_PRE]
+    if s[PRE_PRE] > 0:
+        delay_ranks(s, PRE, bank, clock + s[PRE_PRE], clock + s[PRE_PRE], 0)
     s[OPEN_BANKS + rank] -= 1
     if s[OPEN_BANKS + rank] == 0:
         s[IDLE_FROM + rank] = clock
@@ -259,72 +234,71 @@ def _precharge(s, bank, clock):
         want(s, ACT, bank)
 
 
+def _delay_ranks(s, kind, bank, group_until, rank_until, others_until):
+    """Allow a kind of command in the group of a bank from one cycle on, in the rest of its rank and in other ranks."""
+    gate, group, rank = GATE + kind * MAX_BANKS, s[GROUP_BANKS + bank], s[RANK_BANKS + bank]
+    if s[RANKS] == 1:
+        delay(s, gate, group, -1, group_until, rank_until, 0)
+    else:
+        delay(s, gate, group, rank, group_until, rank_until, others_until)
+    if s[BANKS] > LANES:
+        delay(s, gate + LANES, group >> LANES, rank >> LANES, group_until, rank_until, others_until)
+
+
 def _column_times(s, kind, bank, clock):
     """Delay the next column commands of group and ranks, and the bank's PRE, after a column command."""
-    rank, group = bank >> (s[RANK_SHIFT] & SHIFT_BITS), bank >> (s[GROUP_SHIFT] & SHIFT_BITS)
-    for other in range(s[RANKS]):
-        at = RANK_TIME + other * 4 + RD
-        if other == rank:
-            to_rd, to_wr = (s[CCD_S], s[RD_TO_WR]) if kind == RD else (s[WR_TO_RD_S], s[CCD_S])
-        else:
-            to_rd, to_wr = (s[RANK_RD_RD], s[RANK_RD_WR]) if kind == RD else (s[RANK_WR_RD], s[RANK_WR_WR])
-        s[at] = max(s[at], clock + to_rd)
-        s[at + WR - RD] = max(s[at + WR - RD], clock + to_wr)
-    at = GROUP_TIME + group * 4 + RD
     pre = BANK_TIME + PRE * MAX_BANKS + bank
     if kind == RD:
-        s[at] = max(s[at], clock + s[CCD_L])
+        until = clock + s[CCD_S]
+        delay_ranks(s, RD, bank, max(until, clock + s[CCD_L]), until, clock + s[RANK_RD_RD])
+        until = clock + s[RD_TO_WR]
+        delay_ranks(s, WR, bank, until, until, clock + s[RANK_RD_WR])
         s[pre] = max(s[pre], clock + s[RD_PRE])
     else:
-        s[at] = max(s[at], clock + s[WR_TO_RD_L])
-        s[at + WR - RD] = max(s[at + WR - RD], clock + s[CCD_L])
+        until = clock + s[WR_TO_RD_S]
+        s[WRITE_UNTIL] = max(until, clock + s[WR_TO_RD_L])
+        delay_ranks(s, RD, bank, s[WRITE_UNTIL], until, clock + s[RANK_WR_RD])
+        until = clock + s[CCD_S]
+        delay_ranks(s, WR, bank, max(until, clock + s[CCD_L]), until, clock + s[RANK_WR_WR])
         s[pre] = max(s[pre], clock + s[WR_PRE])
 
 
-def _column_kind(s, bank, clock):
-    """Read or write: the kind of the first ready hit of a bank that can issue a column command."""
-    read, write = s[FIRST_HIT + RD * MAX_BANKS + bank], s[FIRST_HIT + WR * MAX_BANKS + bank]
-    if read < 0:
-        return WR
-    if write < 0:
-        return RD
-    slot = s[HEAD + bank]
-    while slot not in (read, write):
-        slot = s[LINK + (slot & SLOT_BITS)]
-    older = RD if slot == read else WR
-    return older if ready(s, older, bank, clock) else RD + WR - older
+def _older_kind(s, bank):
+    """Read or write: the kind of the older one of the first read hit and the first write hit of a bank."""
+    at, key = QUEUE + DEPTH * bank, s[OPEN_ROW + bank] * 2
+    return RD if lowest(matches(s, at, key)) < lowest(matches(s, at, key + 1)) else WR
 
 
 def _full_of_hits(s, bank):
     """True if a bank's full queue starts with two reads of the open row, the first unmerged, and more reads wait."""
-    slot = s[HEAD + bank] & SLOT_BITS
+    first, second, key = s[QUEUE + DEPTH * bank], s[QUEUE + DEPTH * bank + 1], s[OPEN_ROW + bank] * 2
     return (
-        s[QUEUED + bank] == s[BANK_QUEUE] > 1
+        s[QUEUED + bank] == s[BANK_QUEUE]
+        and first >> KEY_SHIFT == key
+        and second >> KEY_SHIFT == key
         and s[HEAD + RD * MAX_BANKS + bank] >= 0
-        and s[FIRST_HIT + RD * MAX_BANKS + bank] == slot
-        and s[KEY + (s[LINK + slot] & SLOT_BITS)] == s[KEY + slot]
-        and s[MERGES + slot] < 0
+        and s[MERGES + (first & SLOT_BITS)] < 0
     )
 
 
-def _enqueue(s, kind, bank, slot, clock):
+def _enqueue(s, kind, bank, slot):
     """Append to a bank queue and update the bank's candidates."""
-    append(s, bank, slot)
-    s[QUEUED + bank] += 1
+    place, key = s[QUEUED + bank] & DEPTH_BITS, s[KEY + slot]
+    put(s, QUEUE + DEPTH * bank, place, key << KEY_SHIFT | slot)
+    s[QUEUED + bank] = place + 1
     s[IN_BANKS] += 1
-    s[WRITES_IN_BANKS] += kind - RD
-    if s[QUEUED + bank] == s[BANK_QUEUE]:
+    if place + 1 == s[BANK_QUEUE]:
         s[MOVABLE + RD] &= ~(1 << bank)
         s[MOVABLE + WR] &= ~(1 << bank)
     if s[OPEN_ROW + bank] < 0:
-        if s[QUEUED + bank] == 1:
+        if place == 0:
             want(s, ACT, bank)
-    elif s[KEY + slot] >> 1 == s[OPEN_ROW + bank]:
-        if s[FIRST_HIT + kind * MAX_BANKS + bank] < 0:
-            s[FIRST_HIT + kind * MAX_BANKS + bank] = slot
+    elif key >> 1 == s[OPEN_ROW + bank]:
+        if s[HITTING + kind] >> bank & 1 == 0:
+            s[HITTING + kind] |= 1 << bank
             want(s, kind, bank)
             weigh_precharge(s, bank)
-    elif s[QUEUED + bank] == 1:
+    elif place == 0:
         weigh_precharge(s, bank)
 
 
@@ -366,13 +340,24 @@ def _refresh_time(s, rank, clock):
     for bank in range(rank << s[RANK_SHIFT], (rank + 1) << s[RANK_SHIFT]):
         if s[OPEN_ROW + bank] >= 0:
             least = min(least, s[BANK_TIME + PRE * MAX_BANKS + bank])
-    return max(clock, least, s[RANK_TIME + rank * 4 + PRE])
+    return max(clock, least, s[GATE + PRE * MAX_BANKS + (rank << s[RANK_SHIFT])])
 
 
-fold, find_same, append, wanting = inlined(_fold), compiled(_find_same), inlined(_append), inlined(_wanting)
-want, drop, candidates, choose = fused(_want), fused(_drop), inlined(_candidates), inlined(_choose)
-command_time, earliest, ready = fused(_command_time), inlined(_earliest), fused(_ready)
-find_hit, weigh_precharge = inlined(_find_hit), fused(_weigh_precharge)
-column_kind, full_of_hits, enqueue = fused(_column_kind), inlined(_full_of_hits), inlined(_enqueue)
-activate, precharge, column_times = fused(_activate), fused(_precharge), inlined(_column_times)
+fold, find_same, append = inlined(_fold), compiled(_find_same), inlined(_append)
+forget, want, drop, choose, delay_ranks = (
+    fused(_forget),
+    fused(_want),
+    fused(_drop),
+    inlined(_choose),
+    fused(_delay_ranks),
+)
+earliest, earliest_part, follow = inlined(_earliest), compiled(_earliest_part), fused(_follow)
+full_of_hits = inlined(_full_of_hits)
+ready, weigh_precharge, older_kind = fused(_ready), fused(_weigh_precharge), fused(_older_kind)
+enqueue, activate, precharge, column_times = (
+    inlined(_enqueue),
+    fused(_activate),
+    fused(_precharge),
+    inlined(_column_times),
+)
 refresh, refresh_time = compiled(_refresh), compiled(_refresh_time)

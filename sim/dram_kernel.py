@@ -20,21 +20,23 @@ from __future__ import annotations
 
 # isort: off
 from .dram_banks_kernel import (
-    ACCESS_BYTES, ACT, ADDRESS, BANKS, BANK_BITS, BANK_QUEUE, CHANNEL_MASK, CHANNEL_SHIFT, CLOCK, DOWN_CLOSED,
-    DOWN_OPEN, DRAIN, DRAIN_HIGH, DRAIN_LOW, DUAL, EMPTY_FROM, EMPTY_IDLE, EMPTY_REFS, FAR, FIRST_HIT, FREE, HEAD,
-    HELD, HITS, IDLE, IDLE_FROM, IN_BANKS, KEY, LAST_ADDRESS, LAST_END, LAST_PLACE, LATENCY, LINK, MAX_BANKS,
-    MAX_RANKS, MERGED, MERGES, MOVABLE, NEXT_COMMAND, OPEN_BANKS, OPEN_ROW, ORDER, PENDING, POINTER, PORT_WIDTH,
-    POWER_DOWN_AFTER, PRE, QUEUED, RANKS, RANK_TIME, RD, READS, READY, READ_END, READ_HITS, READ_PAIRS, READ_QUEUE,
-    READ_REQUESTS, REFS, REF_DUE, REF_NEXT, RFC, ROW_SHIFT, RP, SEGMENT, SEGMENTS, SEQUENCE, SHIFT_BITS, SLOT_BITS,
-    SPLIT, STALE, TAG, TAIL, WAITING, WANTS, WR, WRITES_IN_BANKS, WRITE_END, WRITE_QUEUE, XP, activate, append,
-    choose, column_kind, column_times, compiled, drop, earliest, enqueue, find_hit, find_same, fold, full_of_hits,
-    inlined, lowest, precharge, ready, refresh, weigh_precharge,
+    ACCESS_BYTES, ACT, ADDRESS, BANKS, BANK_BITS, BANK_QUEUE, CHANNEL_MASK, CHANNEL_SHIFT, CLOCK, DEPTH_BITS,
+    DOWN_CLOSED, DOWN_OPEN, DRAIN, DRAIN_HIGH, DRAIN_LOW, DUAL, EMPTY_FROM, EMPTY_IDLE, EMPTY_REFS, FREE, GATE, HEAD,
+    HELD, HITS, HITTING, IDLE, IDLE_FROM, IN_BANKS, KEY, LAST_ADDRESS, LAST_END, LAST_PLACE, LATENCY, LINK, MAX_BANKS,
+    MERGED, MERGES, MOVABLE, NEXT_COMMAND, OPEN_BANKS, OPEN_ROW, ORDER, PENDING, POINTER, PORT_WIDTH,
+    POWER_DOWN_AFTER, PRE, QUEUE, QUEUED, RANKS, RD, READS, READY, READ_END, READ_HITS, READ_QUEUE, READ_REQUESTS,
+    REFS, REF_DUE, REF_NEXT, RFC, ROW_SHIFT, RP, SEGMENT, SEQUENCE, SHIFT_BITS, SLOT_BITS, SPLIT, STALE, TAG, WAITING,
+    WR, WRITE_END, WRITE_QUEUE, XP, activate, append, choose, column_times, compiled, earliest, enqueue, find_same,
+    fold, follow, forget, full_of_hits, fused, inlined, older_kind, precharge, refresh, weigh_precharge,
 )  # fmt: skip
+from .dram_lanes_kernel import DEPTH, FAR, KEY_SHIFT, lowest, matches, put, take
 # isort: on
 
 #: CRC-32 of ``dram_banks_kernel.py``, checked by ``sim/dram.py``. Numba's cache of this file does not see changes there
 #: (stale constants would corrupt the state); writing the new checksum here renews it.
-BANKS_KERNEL_CRC32 = 0xF761A09E
+BANKS_KERNEL_CRC32 = 0xA8B2FD42
+# What is not negative, as in ``dram_banks_kernel.py``.
+CHANNEL_BITS, TAG_BITS = (1 << 30) - 1, (1 << 62) - 1
 
 
 def _retire(s, kind, slot, clock, book):
@@ -46,7 +48,7 @@ def _retire(s, kind, slot, clock, book):
         slot &= SLOT_BITS
         following = s[MERGES + slot]
         if kind == RD:
-            tag = s[TAG + slot]
+            tag = s[TAG + slot] & TAG_BITS
             book[tag, 0] = max(book[tag, 0], end)
             book[tag, 1] -= 1
             s[LATENCY] += end
@@ -77,39 +79,32 @@ def _wake(s, clock):
     closed = min(down, max(0, closed))
     s[DOWN_CLOSED] += closed
     s[DOWN_OPEN] += down - closed
-    for at in range(RANK_TIME, RANK_TIME + 4 * MAX_RANKS):
+    for at in range(GATE, GATE + 4 * MAX_BANKS):
         s[at] = max(s[at], clock + s[XP])
     s[STALE] = 1
 
 
 def _column(s, kind, bank, clock, book):
     """Issue the oldest hit of a kind in a bank queue."""
-    slot, before, at = s[FIRST_HIT + kind * MAX_BANKS + bank] & SLOT_BITS, -1, s[HEAD + bank] & SLOT_BITS
-    while at != slot:
-        before, at = at, s[LINK + at] & SLOT_BITS
-    after = s[LINK + slot]
-    if before < 0:
-        s[HEAD + bank] = after
-    else:
-        s[LINK + before] = after
-    if after < 0:
-        s[TAIL + bank] = before
+    queue = QUEUE + DEPTH * bank
+    hits = matches(s, queue, s[OPEN_ROW + bank] * 2 + kind - RD)
+    place = lowest(hits) & DEPTH_BITS
+    slot = s[queue + place] & SLOT_BITS
+    take(s, queue, place)
     if s[QUEUED + bank] == s[BANK_QUEUE]:  # the bank queue has room again
-        for waiting in range(RD, PRE):
-            if s[HEAD + waiting * MAX_BANKS + bank] >= 0:
-                s[MOVABLE + waiting] |= 1 << bank
+        s[MOVABLE + RD] |= 1 << bank if s[HEAD + RD * MAX_BANKS + bank] >= 0 else 0
+        s[MOVABLE + WR] |= 1 << bank if s[HEAD + WR * MAX_BANKS + bank] >= 0 else 0
     s[QUEUED + bank] -= 1
     s[IN_BANKS] -= 1
-    s[WRITES_IN_BANKS] -= kind - RD
     s[READS + kind - RD] += 1
-    if s[HITS + bank] > 0:
-        s[READ_HITS + kind - RD] += 1
+    s[READ_HITS + kind - RD] += 1 if s[HITS + bank] > 0 else 0
     s[HITS + bank] += 1
     column_times(s, kind, bank, clock)
-    if find_hit(s, kind, bank, after) < 0:
-        drop(s, kind, bank)
+    if hits & (hits - 1) == 0:
+        s[HITTING + kind] ^= 1 << bank
+        forget(s, kind, bank)
     weigh_precharge(s, bank)
-    s[STALE] = 1
+    follow(s, kind, bank, clock)
     retire(s, kind, slot, clock, book)
 
 
@@ -119,19 +114,19 @@ def _issue(s, clock, before, book):
     ``before`` is the sort already issued in this cycle. A second command of the same sort is found, moves the round
     robin on and is not issued (DRAMsim3, HBM).
     """
-    bank = choose(s, clock)
+    bank = choose(s)
     s[POINTER] = bank
-    s[STALE] = 1
-    closing = s[WANTS + PRE] >> bank & 1 != 0 and ready(s, PRE, bank, clock)
-    sort = 1 if closing or s[OPEN_ROW + bank] < 0 else 2
+    closing, read, write = s[READY + PRE] >> bank & 1, s[READY + RD] >> bank & 1, s[READY + WR] >> bank & 1
+    sort = 1 if closing != 0 or read | write == 0 else 2
     if sort == before:
         return 0
-    if closing:
+    if closing != 0:
         precharge(s, bank, clock)
     elif sort == 1:
         activate(s, bank, clock)
     else:
-        column(s, column_kind(s, bank, clock), bank, clock, book)
+        kind = RD if write == 0 else WR
+        column(s, older_kind(s, bank) if read & write != 0 else kind, bank, clock, book)
     return sort
 
 
@@ -168,22 +163,22 @@ def _move(s, clock):
     s[WAITING + kind] -= 1
     if s[LINK + slot] < 0:
         s[MOVABLE + kind] &= ~(1 << bank)
-    enqueue(s, kind, bank, slot, clock)
+    enqueue(s, kind, bank, slot)
 
 
 def _tick(s, clock, book):
     """Everything that happens in one cycle of one channel."""
-    issued = 0
+    sort, commands = 0, 2 if s[DUAL] != 0 else 1
     if s[REF_DUE] <= clock or s[REF_NEXT] <= clock:
-        issued = refresh(s, clock)
+        sort = refresh(s, clock)
+        commands -= sort
         if s[STALE] != 0:
             earliest(s, clock)
-    if issued == 0 and s[NEXT_COMMAND] <= clock:
-        issued = issue(s, clock, 0, book)
-    if s[DUAL] != 0 and issued > 0:
-        earliest(s, clock)
-        if s[NEXT_COMMAND] <= clock:
-            issue(s, clock, issued, book)
+    while commands > 0 and s[NEXT_COMMAND] <= clock:
+        sort = issue(s, clock, sort, book)
+        commands -= 1
+        if commands > 0 and s[STALE] != 0:
+            earliest(s, clock)
     move(s, clock)
     if s[STALE] != 0 or s[NEXT_COMMAND] <= clock:
         earliest(s, clock + 1)
@@ -242,12 +237,11 @@ def _enter(s, kind, bank, row, address, tag, clock, book):
 def _steady(s, address, clock):
     """True if a read offered to the full read queue at ``clock`` waits for a column read and for nothing else.
 
-    No request moves to its bank before, and no drain, refresh, turnaround or merging interferes.
+    No request moves to its bank before, and no drain, refresh, other command or merging interferes.
     """
-    rows = s[WANTS + ACT] | s[WANTS + WR] | s[WANTS + PRE] if s[DUAL] != 0 else 0
-    other = rows | s[READY] & ~READ_PAIRS | s[MOVABLE + RD] | s[STALE] | s[DRAIN] | s[HELD]
+    commands = s[READY + ACT] | s[READY + WR] | s[READY + PRE]
     return (
-        other | s[PENDING + fold(address)] == 0
+        commands | s[MOVABLE + RD] | s[STALE] | s[DRAIN] | s[HELD] | s[PENDING + fold(address)] == 0
         and clock <= s[NEXT_COMMAND] < min(s[REF_DUE], s[REF_NEXT])
         and s[WAITING + WR] < s[DRAIN_HIGH]
     )
@@ -255,8 +249,12 @@ def _steady(s, address, clock):
 
 def _next_hit(s, port, book, issued, bank, key, address, tag):
     """What ``tick`` and ``enter`` do in the steady state: issue a hit, move a read, take one in, into the freed slot."""
-    event, slot, moved = s[NEXT_COMMAND], s[HEAD + issued] & SLOT_BITS, RD * MAX_BANKS + issued
-    end, clock, done = event + s[READ_END], event + 1, s[TAG + slot]
+    queue, waiting = QUEUE + DEPTH * issued, RD * MAX_BANKS + issued
+    event, slot, moved = s[NEXT_COMMAND], s[queue] & SLOT_BITS, s[HEAD + waiting] & SLOT_BITS
+    end, clock, done = event + s[READ_END], event + 1, s[TAG + slot] & TAG_BITS
+    take(s, queue, 0)
+    put(s, queue, s[BANK_QUEUE] - 1 & DEPTH_BITS, s[KEY + moved] << KEY_SHIFT | moved)
+    column_times(s, RD, issued, event)
     s[LAST_END] = max(s[LAST_END], end)
     s[PENDING + fold(s[ADDRESS + slot])] -= 1
     s[PENDING + fold(address)] += 1
@@ -267,28 +265,27 @@ def _next_hit(s, port, book, issued, bank, key, address, tag):
     s[READS] += 1
     s[READ_HITS] += 1 if s[HITS + issued] > 0 else 0
     s[HITS + issued] += 1
-    column_times(s, RD, issued, event)
     s[POINTER], s[CLOCK] = issued, clock
-    s[HEAD + issued] = s[FIRST_HIT + moved] = s[LINK + slot]
-    oldest = s[HEAD + moved] & SLOT_BITS
-    s[HEAD + moved] = s[LINK + oldest]
-    append(s, issued, oldest)
+    s[HEAD + waiting] = s[LINK + moved]
     append(s, RD * MAX_BANKS + bank, slot)
     s[TAG + slot], s[ADDRESS + slot], s[KEY + slot], s[ORDER + slot] = tag, address, key, s[SEQUENCE]
     s[SEQUENCE] += 1
     s[READ_REQUESTS] += 1
     if s[QUEUED + bank] < s[BANK_QUEUE]:
         s[MOVABLE + RD] |= 1 << bank
-    earliest(s, clock)
+    follow(s, RD, issued, event)
+    if s[STALE] != 0:
+        earliest(s, clock)
     port[0], port[1] = clock, 1
     return clock
 
 
 def _decode(s, address):
     """Row, channel and bank of an address. The lowest part comes first: below it, an address has the last one's place."""
-    place = 0
-    for k in range(SEGMENT, SEGMENT + 3 * s[SEGMENTS], 3):
+    place, k = 0, SEGMENT
+    while s[k + 1] != 0:  # no counted loop: LLVM would gather the few parts with vector instructions
         place |= (address >> (s[k] & 63) & s[k + 1]) << (s[k + 2] & 63)
+        k += 3
     s[LAST_ADDRESS], s[LAST_PLACE] = address, place
 
 
@@ -298,20 +295,24 @@ def _accept(state, port, book, address, is_write, arrival, tag):
     if (address ^ s[LAST_ADDRESS]) >> (s[SEGMENT] & 63) != 0:
         decode(s, address)
     place = s[LAST_PLACE]
-    s = state[place >> (s[CHANNEL_SHIFT] & SHIFT_BITS) & s[CHANNEL_MASK]]
+    s = state[place >> (s[CHANNEL_SHIFT] & SHIFT_BITS) & s[CHANNEL_MASK] & CHANNEL_BITS]
     bank, row = place & (s[BANKS] - 1) & BANK_BITS, place >> (s[ROW_SHIFT] & SHIFT_BITS)
     kind, depth = (WR, s[WRITE_QUEUE]) if is_write else (RD, s[READ_QUEUE])
     clock = max(arrival, port[0])
     if clock == port[0] and port[1] >= s[PORT_WIDTH]:
         clock += 1
     if kind == RD and s[WAITING + RD] >= depth and steady(s, address, clock):
-        issued = choose(s, s[NEXT_COMMAND])
+        issued = choose(s)
         if full_of_hits(s, issued):
             return next_hit(s, port, book, issued, bank, row * 2, address, tag)
-    advance(s, clock, book)
-    while s[WAITING + kind] >= depth or s[FREE] < 0:
-        tick(s, next_event(s), book)
-    clock = max(clock, s[CLOCK])
+    full = s[WAITING + kind] >= depth or s[FREE] < 0
+    while full or s[CLOCK] < clock:
+        event = next_event(s)
+        if event >= clock and not full:
+            break
+        tick(s, event, book)
+        full = s[WAITING + kind] >= depth or s[FREE] < 0
+    clock = s[CLOCK] = max(clock, s[CLOCK])
     if s[POWER_DOWN_AFTER] >= 0 and s[IN_BANKS] + s[WAITING + RD] + s[WAITING + WR] == 0:
         wake(s, clock)
     if clock > port[0]:
@@ -369,6 +370,6 @@ def _finish(state, port, book):
 drain_due, idle_cycles, wake = inlined(_drain_due), compiled(_idle_cycles), compiled(_wake)
 decode, retire, steady, next_hit = inlined(_decode), inlined(_retire), inlined(_steady), inlined(_next_hit)
 column, issue, move = inlined(_column), inlined(_issue), inlined(_move)
-tick, next_event, advance, enter = compiled(_tick), inlined(_next_event), inlined(_advance), inlined(_enter)
+tick, next_event, advance, enter = fused(_tick), inlined(_next_event), compiled(_advance), inlined(_enter)
 accept, serve, serve_run = inlined(_accept), compiled(_serve), compiled(_serve_run)
 wait, finish = compiled(_wait), compiled(_finish)

@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from nestling.accel.arrays import ARRAYS
 from nestling.accel.design import load_design
 from nestling.accel.dram import DEVICES, load_command_device
+from nestling.accel.dram_choice import DeviceDram, FlatDram
+from nestling.accel.dram_energy import clock_hz
+from nestling.analysis.dram_command import REPLAY_DEVICE, scheduled_requests
 from nestling.analysis.dram_tables import COMMANDS, report_dram, terminal_dram
 from nestling.analysis.lanes import lanes_of
 from nestling.analysis.report import render_report
@@ -18,8 +23,10 @@ from nestling.analysis.study import Study
 from nestling.analysis.tables import layer_table, tidy, to_json
 from nestling.sim.dram import Controller
 from nestling.sim.dram_pipeline import DramTileEvents
+from nestling.sim.memory import controller_of, layer_streams, open_memory
 from nestling.traces.lowering import lower
 from nestling.traces.requests import read_requests
+from nestling.traces.trace import Trace
 
 from .spine_cases import mixed_network
 from .test_cli import call
@@ -31,6 +38,11 @@ LINES = "0x0 READ 0\n0x40 READ 0\n0x4000 WRITE 25\n"
 @pytest.fixture
 def nestling(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     return lambda *arguments: call(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Trace:
+    return lower(mixed_network())
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +123,11 @@ def test_the_list_shows_every_device(nestling: Any) -> None:
     assert all(name in out for name in DEVICES)
     found = json.loads(nestling("dram", "--list", "--json")[1])["devices"]
     assert [device["name"] for device in found] == list(DEVICES)
+    found = json.loads(nestling("dram", "--list", "--device", "hbm2", "--json")[1])["devices"]
+    assert [device["name"] for device in found] == ["hbm2"]
+    status, out, err = nestling("dram", "--list", "--device", "hbm3")
+    assert (status, out) == (2, "")
+    assert "did you mean 'hbm2'" in err
 
 
 def test_lower_exports_requests_that_dram_reads_again(nestling: Any, tmp_path: Path) -> None:
@@ -128,7 +145,50 @@ def test_lower_exports_requests_that_dram_reads_again(nestling: Any, tmp_path: P
     assert first.addresses.tolist() == second.addresses.tolist()
     assert first.is_write.tolist() == second.is_write.tolist()
     assert first.writes > 0
+    assert first.cycles[-1] > 0 == second.cycles[-1]
     assert nestling("dram", paths[0], "--device", "hbm2", "--json")[0] == 0
+
+
+def test_replayed_requests_are_taken_as_in_the_closed_loop(mixed: Trace) -> None:
+    """An independent run from the exported arrivals alone: same lines, merging and acceptance, a device's cycles."""
+    design = load_design("systolic-16x16")
+    for name in ("ddr4_2400_x8", "lpddr4_3200_x16", "hbm2_8ch"):
+        chosen = design.with_dram(name)
+        memory = open_memory(chosen, clock_hz=chosen.point().clock_hz, engine="recurrence")
+        for layer in mixed.layers:
+            for level in range(mixed.levels):
+                plan = next(iter(ARRAYS[chosen.array.kind].plans(layer, [level], chosen)))
+                events = memory.events(layer, plan)
+                assert isinstance(events, DramTileEvents)
+                assert isinstance(chosen.dram, DeviceDram)
+                loop = events.dram
+                requests, cycles = scheduled_requests(layer, chosen, level)
+                alone = controller_of(chosen.dram).run(requests)
+                assert (alone.requests, alone.reads, alone.last_accept_cycle) == (
+                    loop.requests, loop.reads, loop.last_accept_cycle
+                )  # fmt: skip
+                assert name in cycles
+
+
+def test_before_a_flat_dram_requests_keep_its_bandwidth(mixed: Trace) -> None:
+    design = load_design("systolic-16x16")
+    assert isinstance(design.dram, FlatDram)
+    memory = open_memory(design, clock_hz=design.point().clock_hz, engine="recurrence")
+    per_cycle = design.dram.bandwidth_bytes_per_s.value / clock_hz(load_command_device(REPLAY_DEVICE))
+    layer = max(mixed.layers, key=lambda x: x.layer.macs)
+    plan = next(iter(ARRAYS[design.array.kind].plans(layer, [0], design)))
+    requests, cycles = scheduled_requests(layer, design, 0)
+    assert f"cycles of {REPLAY_DEVICE} " in cycles
+    assert "flat" in cycles
+    assert len(requests) == len(layer_streams(layer, plan, design.weight_format).requests())
+    seconds = memory.events(layer, plan).end / design.point().clock_hz
+    assert requests.cycles[0] == 0
+    assert requests.cycles[-1] <= seconds * clock_hz(load_command_device(REPLAY_DEVICE)) + 1
+    # Transfers that begin before a cycle are over, but for the last, and no transfer beats the channel.
+    begins = np.unique(requests.cycles)
+    moved = np.searchsorted(requests.cycles, begins) * 64
+    slack = 2 * 64 * len(begins)  # lines that transfers touch in part
+    assert (moved <= begins * per_cycle + slack).all()
 
 
 def test_the_main_job_takes_another_dram(nestling: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from nestling.accel.dram import CommandDevice, load_command_device
 from nestling.sim import dram_banks_kernel as layout
 from nestling.sim import dram_kernel as kernel
 from nestling.sim.dram import Controller, ControllerSettings, initial_state
+from nestling.sim.dram_lanes_kernel import DEPTH, KEY_SHIFT
 from nestling.traces.requests import Requests
 from numpy.typing import NDArray
 
@@ -35,8 +36,7 @@ def new_channel(device: CommandDevice) -> Channel:
 def issue(s: Channel, kind: int, bank: int, clock: int) -> None:
     """Issue a command directly, with one request for row 5 waiting in the bank's queue."""
     if kind == ACT:
-        s[layout.HEAD + bank], s[layout.KEY], s[layout.QUEUED + bank] = 0, 10, 1
-        s[layout.LINK] = -1
+        s[layout.QUEUE + DEPTH * bank], s[layout.QUEUED + bank] = 10 << KEY_SHIFT, 1
         layout.activate(s, bank, clock)
     elif kind == PRE:
         layout.precharge(s, bank, clock)
@@ -123,6 +123,19 @@ def test_refresh_waits_for_precharge_and_blocks_activation(name: str) -> None:
     closing, refresh = t.tREFI - 1 + t.tRAS, t.tREFI - 1 + t.tRAS + t.tRP
     assert events == [closing, refresh]
     assert_tight(s, ACT, 0, max(refresh + t.tRFC, t.tREFI - 1 + t.tRC))
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_vectors_begin_at_cache_lines_and_entries_hold_every_slot(name: str) -> None:
+    device = load_command_device(name)
+    state = initial_state(Controller(device).parameters, channels=device.organisation.channels)
+    starts = (layout.GATE, layout.SINCE, layout.BANK_TIME, layout.QUEUE, layout.STATE_SIZE)
+    assert [(state.ctypes.data + 8 * start) % 64 for start in starts] == [0] * len(starts)
+    assert layout.SLOT_WORDS * layout.SLOTS == 1 << KEY_SHIFT
+    assert state[0, layout.GROUP_BANKS] == (1 << device.organisation.banks_per_group) - 1
+    assert [int(mask) >> bank & 1 for bank, mask in enumerate(state[0, layout.RANK_BANKS :][: layout.MAX_BANKS])] == [
+        1
+    ] * 32
 
 
 def random_requests(seed: int, *, count: int, device: CommandDevice, spread: int, slack: int) -> Requests:
