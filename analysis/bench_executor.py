@@ -151,8 +151,7 @@ def our_product(matrix: Floats, weights: NestedWeights, x: Floats) -> tuple[Call
     run()
     if not np.allclose(target.view(out)[:, 0], matrix @ x, atol=1e-3):
         raise RuntimeError(f"wrong product of {matrix.shape} by {x.shape} with {plan.sparse}")
-    kind, vectors, window = plan.sparse
-    return run, f"{kind} {vectors}" + (f"/{window}" if window else "")
+    return run, plan.sparse.label
 
 
 def _row(

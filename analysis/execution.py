@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,9 +20,10 @@ from ..traces.trace import Activations
 from ..workloads.errors import InputError
 from ..workloads.layers import CONV_OPS, Layer
 from ..workloads.network import Network
+from .host_prediction import predicted_levels
 from .output import note
 from .sources import Workload
-from .study import LevelExecution
+from .study import Execution, LevelExecution
 
 #: Images whose activations are captured for the trace, and images checked against the dense reference.
 CAPTURE_IMAGES = 200
@@ -35,8 +37,9 @@ Progress = Callable[[str, int, int], None]
 
 def execute_levels(
     workload: Workload, levels: Sequence[int] | None, *, threads: int, repeats: int, progress: Progress
-) -> tuple[dict[str, Activations], list[LevelExecution]]:
-    """Run the network on the CPU: activation statistics of the densest level, and what each level measured.
+) -> tuple[dict[str, Activations], Execution]:
+    """Run the network on the CPU: activation statistics of the densest level, and what each level measured, beside what the
+    host CPU's model predicts. Notes are told at once, and kept for reports.
 
     Raises
     ------
@@ -50,15 +53,18 @@ def execute_levels(
             f"'{workload.network.name}' cannot be executed: it needs weight values and inputs (--images or --calibrate)"
         )
     executor = executor_for(workload.network, threads=threads)
-    for text in executor.single_image_notes if isinstance(executor, Executor) else ():
-        note(f"! {text}")
     wanted = range(workload.network.levels) if levels is None else levels
     executions = [
         _execution(executor, workload, level, repeats=repeats, progress=partial(progress, f"execute level {level}"))
         for level in wanted
     ]
+    predicted = predicted_levels(executor.planes, list(wanted), progress=progress)
+    notes = (*executor.single_image_notes, *predicted.notes)
+    for text in notes:
+        note(f"! {text}")
+    found = [replace(x, cpu_predicted_s=predicted.seconds.get(x.level)) for x in executions]
     inputs = workload.images if workload.calibration is None else workload.calibration
-    return captured_activations(executor, workload.network, inputs), executions
+    return captured_activations(executor, workload.network, inputs), Execution(found, notes, predicted.host)
 
 
 def calibrated_activations(workload: Workload, *, threads: int) -> dict[str, Activations]:
@@ -98,6 +104,7 @@ def _execution(
         latency_median_s=latency.median_s,
         latency_p10_s=latency.p10_s,
         latency_p90_s=latency.p90_s,
+        cpu_median_s=latency.cpu_median_s,
         max_error=check.error,
     )
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..sim.executor.simd.planes import aligned
 
 Floats = NDArray[np.float32]
-#: Prepares a product W @ X and returns what runs it once; raises ImportError if the library is not installed.
+#: Prepares a product W @ X (most also take one vector) and returns what runs it once; raises ImportError if the library
+#: is not installed.
 Peer = Callable[[Floats, Floats], Callable[[], Any]]
 #: Sparse peers that convert to row lists are not run above this density: dense products are far ahead there.
 SCIPY_DENSITY = 0.25
@@ -23,7 +24,7 @@ SCIPY_DENSITY = 0.25
 
 def numpy_dense(w: Floats, x: Floats) -> Callable[[], Any]:
     """NumPy's BLAS."""
-    out = np.empty((len(w), x.shape[1]), np.float32)
+    out = np.empty((len(w), *x.shape[1:]), np.float32)
     return lambda: np.matmul(w, x, out=out)
 
 
@@ -39,7 +40,7 @@ def torch_bfloat16(w: Floats, x: Floats) -> Callable[[], Any]:
     """PyTorch's bfloat16 product (oneDNN, on the matrix unit where there is one): 8 significant bits."""
     torch = _torch()
     a, b = torch.from_numpy(w).to(torch.bfloat16), torch.from_numpy(x).to(torch.bfloat16)
-    return lambda: torch.mm(a, b)
+    return lambda: a @ b
 
 
 def torch_csr(w: Floats, x: Floats) -> Callable[[], Any]:
@@ -50,7 +51,7 @@ def torch_csr(w: Floats, x: Floats) -> Callable[[], Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "beta state"
         a, b = torch.from_numpy(w).to_sparse_csr(), torch.from_numpy(x)
-    return lambda: torch.mm(a, b)
+    return lambda: a @ b
 
 
 def scipy_csr(w: Floats, x: Floats) -> Callable[[], Any]:
@@ -66,6 +67,7 @@ def mkl_csr(w: Floats, x: Floats) -> Callable[[], Any]:
     rows, columns = np.nonzero(w)
     starts = np.searchsorted(rows, np.arange(len(w) + 1)).astype(np.int32)
     indices, values = columns.astype(np.int32), w[rows, columns]
+    x = x.reshape(len(x), -1)
     b, out = _copy(x), aligned(len(w) * x.shape[1]).reshape(len(w), -1)
     matrix, whole = ctypes.c_void_p(), ctypes.c_int
     describe = (whole * 3)(20, 0, 0)  # general matrix
@@ -73,29 +75,26 @@ def mkl_csr(w: Floats, x: Floats) -> Callable[[], Any]:
     pointer = [a.ctypes.data_as(ctypes.c_void_p) for a in (starts[:-1], starts[1:], indices, values)]
     row_major, plain, width = whole(101), whole(10), whole(x.shape[1])
     _check(mkl.mkl_sparse_s_create_csr(ctypes.byref(matrix), whole(0), *sizes, *pointer))
-    _check(mkl.mkl_sparse_set_mm_hint(matrix, plain, describe_by_value(describe), row_major, width, whole(1000)))
+    if x.shape[1] == 1:
+        _check(mkl.mkl_sparse_set_mv_hint(matrix, plain, describe_by_value(describe), whole(1000)))
+    else:
+        hint = (describe_by_value(describe), row_major, width, whole(1000))
+        _check(mkl.mkl_sparse_set_mm_hint(matrix, plain, *hint))
     _check(mkl.mkl_sparse_optimize(matrix))
     operands = [a.ctypes.data_as(ctypes.c_void_p) for a in (b, out)]
     keep = (starts, indices, values, b, out)
+    one, none = ctypes.c_float(1), ctypes.c_float(0)
+    common = (plain, one, matrix, describe_by_value(describe))
 
-    def run() -> object:
-        one, none = ctypes.c_float(1), ctypes.c_float(0)
-        mkl.mkl_sparse_s_mm(
-            plain,
-            one,
-            matrix,
-            describe_by_value(describe),
-            row_major,
-            operands[0],
-            width,
-            width,
-            none,
-            operands[1],
-            width,
-        )
+    def multiply_vector() -> object:
+        mkl.mkl_sparse_s_mv(*common, operands[0], none, operands[1])
         return keep
 
-    return run
+    def multiply_matrix() -> object:
+        mkl.mkl_sparse_s_mm(*common, row_major, operands[0], width, width, none, operands[1], width)
+        return keep
+
+    return multiply_vector if x.shape[1] == 1 else multiply_matrix
 
 
 class _Description(ctypes.Structure):

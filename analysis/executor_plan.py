@@ -1,54 +1,45 @@
-"""The executor's plan of a network, layer by layer: kernel, work, bytes, the machine's bound, and what is reached."""
+"""The executor's plan of a network, layer by layer: kernel, work, bytes, the machine's bound, predicted and measured time."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from ..sim.executor.simd import peaks_kernel
+from ..accel.host_cpu import HostCpu, Work
 from ..sim.executor.simd.dense_product import DenseProduct
+from ..sim.executor.simd.host import host_cpu
+from ..sim.executor.simd.host_costs import crossing, least_seconds
 from ..sim.executor.simd.network import PlaneNetwork
-from ..sim.executor.simd.planes import LANES, aligned
 from ..sim.executor.simd.planner import Planner
 from ..sim.executor.simd.prior import best_vectors
-from ..sim.executor.simd.product import Product
-from ..sim.executor.simd.team import Call
-from ..workloads.layers import Layer
+from ..sim.executor.simd.work import Unit, network_bytes, units
+from ..workloads.layers import CONV_OPS
 from ..workloads.network import Network
+from .fitted_table import Column, FittedTable
+from .host_prediction import host_facts
 from .output import console, print_object
 from .progress import Progress
 
-REPEATS = 6
-#: float32 elements of the array whose reading gives the bandwidth: beyond most caches.
-_READ_ELEMENTS = 1 << 24
-_MULTIPLIES = 2000
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """One thread of this machine: multiply-adds from the first-level cache, and reads from memory."""
-
-    flop_per_s: float
-    bytes_per_s: float
+#: Rounds in which every layer of a level runs once, in the network's order; the least CPU time counts.
+ROUNDS = 7
 
 
 @dataclass(frozen=True)
 class LayerSpeed:
-    """One convolution at one level. ``bound_s``: the least time by either peak; ``fraction``: bound / measured.
+    """One product at one level. ``bound_s``: the least time by the roofline; ``fraction``: bound / measured.
 
     ``useful_flop``: two per retained weight and output position. ``moved_bytes``: weights with their indices, input and
-    output once. ``crossover``: density at which the dense kernel would be as fast, if time went with the non-zeros.
+    output planes once. ``predicted_s``: None where a kernel has no model. ``crossover``: density at which this layer's
+    dense kernel is as fast, from its sparse levels' times; None without such, and for grouped and fully connected layers.
     """
 
     layer: str
     level: int
     kernel: str
     measured_s: float
+    predicted_s: float | None
     useful_flop: int
     moved_bytes: int
     bound_s: float
@@ -56,10 +47,19 @@ class LayerSpeed:
     crossover: float | None
 
 
-def planned(network: Network, *, tune: bool, progress: Progress) -> tuple[Peaks, list[LayerSpeed], Planner, bool]:
-    """Measure every convolution at every level with the planner's choices, after tuning if wanted; one thread.
+@dataclass(frozen=True)
+class NetworkPlan:
+    """All products of a network at all levels. ``tuned``: layers whose kernel was measured, not only expected; ``kept``:
+    whether new measurements could be written to the user's cache folder."""
 
-    The last value tells whether the tuning could be written to the user's cache folder.
+    host: HostCpu
+    layers: Sequence[LayerSpeed]
+    tuned: int
+    kept: bool
+
+
+def planned(network: Network, *, tune: bool, progress: Progress) -> NetworkPlan:
+    """Measure every product at every level with the planner's choices, after tuning if wanted; one thread.
 
     Raises
     ------
@@ -69,99 +69,128 @@ def planned(network: Network, *, tune: bool, progress: Progress) -> tuple[Peaks,
     planner = Planner()
     kept = planner.tune(network, lambda done, total: progress("tune", done, total)) if tune else True
     runner = PlaneNetwork(network, choose=planner.choose)
-    peaks = measured_peaks()
-    rows = []
-    for level in range(network.levels):
-        for name, step in runner.steps(level):
-            product = runner.products.get(name)
-            is_product = isinstance(step, Call) and len(step.extras) > 0
-            if product is not None and isinstance(step, Call) and is_product:
-                rows.append(_speed(network, runner, product, step, level=level, peaks=peaks))
-        progress("measure", level + 1, network.levels)
-    return peaks, rows, planner, kept
-
-
-def measured_peaks() -> Peaks:
-    """The best of several runs of two loops that do nothing else."""
-    x, out = aligned(peaks_kernel.OPERAND_BYTES // 4), aligned(LANES * peaks_kernel.VECTORS)
-    large = aligned(_READ_ELEMENTS)
-    large[:] = 1
-    multiply = least_seconds(lambda: peaks_kernel.multiply(_MULTIPLIES, x, out))
-    read = least_seconds(lambda: peaks_kernel.read(large, out))
-    return Peaks(2 * _MULTIPLIES * x.size / multiply, large.nbytes / read)
-
-
-def least_seconds(run: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """The least CPU time of this thread over several runs, after one that is not counted."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.thread_time()
-        run()
-        times.append(time.thread_time() - start)
-    return min(times)
+    programs = [units(runner, level) for level in range(network.levels)]
+    names = {unit.work.kernel for program in programs for unit in program if unit.work is not None}
+    host, written = host_cpu(names, fresh=tune, progress=lambda done, total: progress("measure this CPU", done, total))
+    seconds = []
+    for program in programs:
+        seconds.append(least_seconds(program, ROUNDS, cold=True))
+        progress("measure", len(seconds), len(programs))
+    crossovers = _crossovers(network, runner, programs, seconds)
+    rows = [
+        _speed(runner, host, unit, measured, level=level, within=network_bytes(u.work for u in program),
+               crossover=crossovers.get(unit.layer))
+        for level, program in enumerate(programs)
+        for unit, measured in zip(program, seconds[level], strict=True)
+        if unit.work is not None and unit.work.useful_flop
+    ]  # fmt: skip
+    return NetworkPlan(host, rows, planner.measured, kept and written)
 
 
 def _speed(
-    network: Network, runner: PlaneNetwork, product: Product, step: Call, *, level: int, peaks: Peaks
+    runner: PlaneNetwork,
+    host: HostCpu,
+    unit: Unit,
+    measured: float,
+    *,
+    level: int,
+    within: int,
+    crossover: float | None,
 ) -> LayerSpeed:
-    layer: Layer = product.layer
-    weights, plan = network.weights[layer.name], runner.plans[layer.name]
-    seconds = least_seconds(lambda: _again(step))
-    nonzeros = int(weights.nonzeros[level])
-    dense = level in plan.dense_levels
-    flop = 2 * nonzeros * layer.P * layer.Q
-    per_weight = 4 if dense else 4 + product.streams.offsets.itemsize
-    stored = weights.keep.size if dense else nonzeros
-    moved = stored * per_weight + 4 * (layer.C * layer.H * layer.W + layer.K * layer.P * layer.Q)
-    bound = max(flop / peaks.flop_per_s, moved / peaks.bytes_per_s)
-    kind, vectors, window = plan.sparse
-    name = f"dense {plan.dense_vectors}" if dense else f"{kind} {vectors}" + (f"/{window}" if window else "")
-    density = nonzeros / weights.keep.size
-    crossover = None if layer.groups > 1 or dense else density * _dense_seconds(product, network, level) / seconds
-    return LayerSpeed(layer.name, level, name, seconds, flop, moved, bound, bound / seconds, crossover)
-
-
-def _dense_seconds(product: Product, network: Network, level: int) -> float:
-    vectors = best_vectors(product.target)
-    dense = DenseProduct(product, network.weights[product.layer.name], level, vectors=vectors)
-    x, out = product.planes.new(), product.target.new()
-    bias = np.zeros(product.layer.K, np.float32)
-    call = dense.call(x, out, bias=bias, works=[dense.new_work()])
-    return least_seconds(lambda: _again(call), 3)
-
-
-def _again(call: Call) -> None:
-    call.tasks[0] = 0
-    call.run(0)
-
-
-def print_plan(found: tuple[Peaks, list[LayerSpeed], Planner, bool], *, as_json: bool) -> None:
-    """The plan as a table, or as JSON."""
-    peaks, rows, planner, kept = found
-    if as_json:
-        print_object({"peaks": asdict(peaks), "layers": [asdict(row) for row in rows], "tuned": planner.measured})
-        return
-    title = f"one thread: {peaks.flop_per_s / 1e9:.0f} GFLOP/s from the cache, {peaks.bytes_per_s / 1e9:.1f} GB/s from memory"
-    table = Table(title=title)
-    headings = (
-        "layer",
-        "level",
-        "kernel",
-        "us",
-        "useful MFLOP",
-        "KB moved",
-        "bound us",
-        "reached",
-        "crossover density",
+    work: Work | None = unit.work
+    assert work is not None  # the caller chose it by its work
+    predicted = host.predict(work, within=within)
+    bound = host.bound_s(work, within=within)
+    return LayerSpeed(
+        layer=unit.layer,
+        level=level,
+        kernel=_label(runner, unit.layer, work.kernel, level),
+        measured_s=measured,
+        predicted_s=None if predicted is None else predicted.seconds,
+        useful_flop=work.useful_flop,
+        moved_bytes=work.moved_bytes,
+        bound_s=bound,
+        fraction=bound / measured,
+        crossover=crossover,
     )
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index in (0, 2) else "right")
-    for row in rows:
-        crossover = "-" if row.crossover is None else f"{min(1.0, row.crossover):.2f}"
-        times = (f"{1e6 * row.measured_s:.0f}", f"{row.useful_flop / 1e6:.1f}", f"{row.moved_bytes / 1e3:.0f}")
-        bounds = (f"{1e6 * row.bound_s:.0f}", f"{row.fraction:.0%}", crossover)
-        table.add_row(row.layer, str(row.level), row.kernel, *times, *bounds)
-    console().print(table)
-    if not kept:
-        console().print("The cache folder cannot be written: these measurements hold for this run only.")
+
+
+def _label(runner: PlaneNetwork, layer: str, kernel: str, level: int) -> str:
+    """The kernel; of a sparse convolution with its window."""
+    plan = runner.plans.get(layer)
+    return kernel if plan is None or level in plan.dense_levels else plan.sparse.label
+
+
+def _crossovers(
+    network: Network, runner: PlaneNetwork, programs: Sequence[Sequence[Unit]], seconds: Sequence[Sequence[float]]
+) -> dict[str, float]:
+    """Per convolution the density at which its dense kernel is as fast as the sparse one, from its sparse levels."""
+    dense: list[Unit] = []
+    for layer in network.layers:
+        if layer.op in CONV_OPS and layer.groups == 1:
+            product = runner.products[layer.name]
+            vectors = best_vectors(product.target)
+            matrix = DenseProduct(product, network.weights[layer.name], 0, vectors=vectors)
+            call = matrix.call(product.planes.new(), product.target.new(), bias=np.zeros(layer.K, np.float32),
+                               works=[matrix.new_work()])  # fmt: skip
+            dense.append(Unit(layer.name, (call,), None))
+    found = {}
+    for unit, dense_s in zip(dense, least_seconds(dense, ROUNDS, cold=True), strict=True):
+        sparse = [
+            (float(network.weights[unit.layer].densities[level]), measured)
+            for level, program in enumerate(programs)
+            if level not in runner.plans[unit.layer].dense_levels
+            for other, measured in zip(program, seconds[level], strict=True)
+            if other.layer == unit.layer and other.work is not None and other.work.useful_flop
+        ]
+        if sparse:
+            found[unit.layer] = crossing([d for d, _ in sparse], [s for _, s in sparse], dense_s)
+    return found
+
+
+def print_plan(plan: NetworkPlan, *, as_json: bool) -> None:
+    """The plan as a table, or as JSON."""
+    if as_json:
+        layers = [asdict(row) for row in plan.layers]
+        print_object({"host_cpu": host_facts(plan.host), "layers": layers, "tuned": plan.tuned})
+        return
+    screen = console()
+    screen.print(plan_table(plan))
+    host, crossover = plan.host, plan.host.crossover_density.value
+    bandwidths = ", ".join(f"{x.name} {x.read_bytes_per_s.value / 1e9:.0f}" for x in host.caches)
+    screen.print(
+        f"{host.name}, one thread: {host.multiply_add_flop_per_s.value / 1e9:.0f} GFLOP/s; reading GB/s: {bandwidths}; "
+        f"sparse and dense meet at density {crossover:.2f} (synthetic product); energy not modelled.",
+        highlight=False,
+    )
+    if not plan.kept:
+        screen.print("The cache folder cannot be written: these measurements hold for this run only.")
+
+
+def plan_table(plan: NetworkPlan) -> FittedTable:
+    """One row per product and level."""
+    rows = plan.layers
+    return FittedTable(
+        "one thread, least of several runs; reached = bound / us",
+        [
+            Column("layer", [row.layer for row in rows], left=True),
+            Column("level", [str(row.level) for row in rows]),
+            Column("kernel", [row.kernel for row in rows], left=True),
+            Column("us", [_us(row.measured_s) for row in rows]),
+            Column("predicted", [_us(row.predicted_s) for row in rows]),
+            Column("useful\nMFLOP", [f"{row.useful_flop / 1e6:.1f}" for row in rows]),
+            Column("moved\nKB", [f"{row.moved_bytes / 1e3:.0f}" for row in rows]),
+            Column("bound\nus", [_us(row.bound_s) for row in rows]),
+            Column("reached", [f"{row.fraction:.0%}" for row in rows]),
+            Column("crossover\ndensity", [_density(row.crossover) for row in rows]),
+        ],
+        compact=True,
+    )
+
+
+def _us(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{1e6 * seconds:.0f}"
+
+
+def _density(crossover: float | None) -> str:
+    return "–" if crossover is None else "> 1" if crossover > 1 else f"{crossover:.2f}"

@@ -182,11 +182,15 @@ def study_of_variant(
     captured = varied if workload.activations else replace(varied, activations=_activations(varied, options))
     study = make_study(captured, designs, options=replace(options, execute=False), command=command, progress=progress)
     executions: list[LevelExecution] = []
+    notes: dict[str, None] = {}
+    host = None
     for level in range(variant.network.levels) if options.levels is None else options.levels:
         one = replace(workload, network=variant.at_level(level))
         _, found = execute_levels(one, [0], threads=options.threads, repeats=options.repeats, progress=progress)
-        executions += [replace(execution, level=level) for execution in found]
-    return replace(study, executions=executions)
+        executions += [replace(execution, level=level) for execution in found.levels]
+        notes |= dict.fromkeys(found.notes)
+        host = found.host
+    return replace(study, executions=executions, execution_notes=tuple(notes), host=host)
 
 
 def _activations(workload: Workload, options: RunOptions) -> dict[str, Activations]:

@@ -20,7 +20,7 @@ from .progress import Progress as ProgressCallback
 if TYPE_CHECKING:
     from .bench import BenchRow
     from .explain import Explanation
-    from .study import LevelExecution, Study
+    from .study import Execution, Study
     from .validate import Outcome
 
 _errors = Console(stderr=True)
@@ -150,27 +150,17 @@ def print_object(data: Any) -> None:
     Console(soft_wrap=True, markup=False, highlight=False).print(_dump(data))
 
 
-def print_executions(network: Network, executions: Sequence[LevelExecution], *, as_json: bool) -> None:
-    """Accuracy, latency and MACs of every executed level."""
+def print_executions(network: Network, execution: Execution, *, as_json: bool) -> None:
+    """Accuracy, latency and MACs of every executed level; measured CPU time beside the predicted one."""
+    from .host_prediction import NOTE, execution_table, measured_json
+
     if as_json:
-        levels = [vars(execution) for execution in executions]
-        print_object({"network": network.name, "levels": levels})
+        print_object({"network": network.name} | measured_json(execution))
         return
-    table = Table(title=f"{network.name} on this CPU, batch 1, one thread")
-    for heading in ("level", "density", "MACs", "accuracy", "images", "latency median", "p10-p90", "max error"):
-        table.add_column(heading, justify="right")
-    for e in executions:
-        accuracy = "not measured" if e.accuracy is None else f"{e.accuracy:.2%}"
-        spread = f"{_ms(e.latency_p10_s)}-{_ms(e.latency_p90_s)} ms"
-        table.add_row(
-            str(e.level), f"{network.densities[e.level]:.1%}", f"{e.macs:,}", accuracy, str(e.images),
-            f"{_ms(e.latency_median_s)} ms", spread, "-" if e.max_error is None else f"{e.max_error:.1e}",
-        )  # fmt: skip
-    console().print(table)
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.3f}"
+    screen = console()
+    screen.print(execution_table(network, execution))
+    if any(level.cpu_predicted_s is not None for level in execution.levels):
+        screen.print(NOTE, style="dim", highlight=False)
 
 
 def print_models(*, as_json: bool) -> None:

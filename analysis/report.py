@@ -17,6 +17,8 @@ from ..workloads.weights_file import write_atomically
 from .dram_tables import report_dram
 from .figure_style import SHOWN_NAMES, Picture
 from .figures import draw_all
+from .host_prediction import NOTE as HOST_NOTE
+from .host_prediction import host_facts, host_table
 from .study import LevelExecution, Study, execution_at, labelled
 from .tables import accuracy_text, ordered_levels
 from .units import Scale, byte_scale, number, percent, si_scale
@@ -81,6 +83,7 @@ def render_report(study: Study, *, first: Sequence[Picture] = ()) -> str:
         level_numbers=sorted({level.level for result in study.results for level in result.levels}),
         components=[SHOWN_NAMES.get(name, name.replace("_", " ")) for name in COMPONENTS],
         units=_units(study),
+        host=_host(study),
         warnings=_warnings(study),
         # Markup is safe here: the SVG writer has escaped every name in it.
         pictures=[(picture, Markup(picture.svg)) for picture in (*first, *draw_all(study))],
@@ -206,6 +209,22 @@ def _level_row(units: dict[str, Scale], level: LevelResult, execution: LevelExec
         "energy": units["energy"].number(level.energy_j),
         "components": [units["energy"].number(energy.get(name, 0.0), 3) for name in COMPONENTS],
         "cpu": units["cpu"].number(cpu) if cpu else "–",
+    }
+
+
+def _host(study: Study) -> dict[str, Any] | None:
+    """The CPU's table, what to know of it, and its peaks; None where nothing was executed."""
+    if not study.executions:
+        return None
+    columns = host_table(study.executions).columns
+    values = [] if study.host is None else list(design_values(host_facts(study.host)))
+    return {
+        "headings": [column.heading.partition("\n")[::2] for column in columns],
+        "rows": list(zip(*(column.cells for column in columns), strict=True)),
+        "notes": study.execution_notes,
+        "help": HOST_NOTE,
+        "name": "" if study.host is None else study.host.name,
+        "values": values,
     }
 
 

@@ -15,7 +15,7 @@ from ..traces.trace import Activations, Trace
 from ..workloads.errors import InputError
 from .progress import Progress, counted, silent
 from .sources import Workload
-from .study import LevelExecution, Study
+from .study import Execution, LevelExecution, Study
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def make_study(
         if the executor's MAC count differs from the trace's.
     """
     options = options or RunOptions()
-    workload, activations, executions = _executed(workload, options, progress)
+    workload, activations, execution = _executed(workload, options, progress)
     studies = []
     for bits, group in _by_operand_bits(designs).items():
         trace = _lowered(workload, activations, bits, options=options, progress=progress)
-        _check_macs(executions, trace)
+        _check_macs(execution.levels, trace)
         studies.append(study_of_trace(trace, group, options=options, command=command, progress=progress))
     results = {id(result.design): result for study in studies for result in study.results}
     skipped = {name: reason for study in studies for name, reason in study.skipped.items()}
@@ -69,21 +69,23 @@ def make_study(
         studies[0],
         results=[results[id(design)] for design in designs if id(design) in results],
         params=workload.network.params,
-        executions=executions,
+        executions=execution.levels,
+        execution_notes=execution.notes,
+        host=execution.host,
         skipped=skipped,
     )
 
 
 def _executed(
     workload: Workload, options: RunOptions, progress: Progress
-) -> tuple[Workload, dict[str, Activations], list[LevelExecution]]:
+) -> tuple[Workload, dict[str, Activations], Execution]:
     """Run the network on the CPU where that is asked for; the workload says what its calibration found."""
     activations: dict[str, Activations] = dict(workload.activations)
-    executions: list[LevelExecution] = []
+    execution = Execution()
     if workload.executable and options.execute:
         from .execution import execute_levels
 
-        activations, executions = execute_levels(
+        activations, execution = execute_levels(
             workload, options.levels, threads=options.threads, repeats=options.repeats, progress=progress
         )
     elif workload.calibration is not None:
@@ -94,7 +96,7 @@ def _executed(
         from .calibration import calibration_note
 
         workload = workload.noting(calibration_note(activations))
-    return workload, activations, executions
+    return workload, activations, execution
 
 
 def _by_operand_bits(designs: Sequence[Design]) -> dict[tuple[int, int], list[Design]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..accel.host_cpu import HostCpu
 from ..sim.results import Result
 from ..traces.trace import Trace
 
@@ -15,7 +16,8 @@ class LevelExecution:
     """What the CPU executor measured at one level.
 
     ``accuracy``: fraction of ``images`` answered correctly, None without labelled images. ``macs``: the executor's own
-    count, equal to the trace's. ``max_error``: largest deviation from a dense NumPy reference, relative.
+    count, equal to the trace's. ``max_error``: largest deviation from a dense NumPy reference, relative. Latencies are wall
+    time, ``cpu_median_s`` is the CPU time of the same inferences, ``cpu_predicted_s`` what the host CPU's model expects.
     """
 
     level: int
@@ -26,6 +28,17 @@ class LevelExecution:
     latency_p10_s: float | None
     latency_p90_s: float | None
     max_error: float | None
+    cpu_median_s: float | None = None
+    cpu_predicted_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """A network run on the CPU. ``notes``: what a reader should know of these measurements; ``host``: this machine."""
+
+    levels: Sequence[LevelExecution] = ()
+    notes: Sequence[str] = ()
+    host: HostCpu | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +47,7 @@ class Study:
 
     ``results``: one per design and operating point. ``executions``: empty if the network cannot be executed.
     ``storage``: format -> bytes of the whole network's weights per level. ``command``: the command line that made it.
-    ``skipped``: design -> why it cannot run this network.
+    ``skipped``: design -> why it cannot run this network. ``execution_notes``, ``host``: see :class:`Execution`.
     """
 
     network: str
@@ -48,6 +61,8 @@ class Study:
     version: str
     seed: int
     skipped: Mapping[str, str] = field(default_factory=dict)
+    execution_notes: Sequence[str] = ()
+    host: HostCpu | None = None
 
 
 def execution_at(study: Study, level: int) -> LevelExecution | None:

@@ -14,6 +14,7 @@ from ..sim.pipeline import CycleSplit
 from ..sim.results import LayerResult, LevelResult, Result
 from .dram_tables import dram_columns, dram_json, terminal_dram
 from .fitted_table import Column, FittedTable
+from .host_prediction import host_facts, host_table, relative_error
 from .study import LevelExecution, Study, execution_at, labelled
 from .units import Scale, byte_scale, number, percent, si_scale
 
@@ -172,7 +173,11 @@ def to_json(study: Study) -> dict[str, Any]:
         "seed": study.seed,
         "trace_digest": study.results[0].trace_digest,
         "storage_bytes": {name: [int(size) for size in sizes] for name, sizes in study.storage.items()},
-        "measured": {"levels": [_measured_json(execution) for execution in study.executions]},
+        "measured": {
+            "levels": [_measured_json(execution) for execution in study.executions],
+            "notes": list(study.execution_notes),
+            "host_cpu": host_facts(study.host),
+        },
     }
     if study.skipped:
         head["skipped"] = dict(study.skipped)
@@ -208,6 +213,9 @@ def _measured_json(execution: LevelExecution) -> dict[str, Any]:
         "cpu_latency_p10_s": _or_none(execution.latency_p10_s),
         "cpu_latency_p90_s": _or_none(execution.latency_p90_s),
         "max_relative_error": _or_none(execution.max_error),
+        "cpu_time_median_s": _or_none(execution.cpu_median_s),
+        "cpu_time_predicted_s": _or_none(execution.cpu_predicted_s),
+        "cpu_prediction_error": _or_none(relative_error(execution)),
     }
 
 
@@ -217,8 +225,9 @@ def _or_none(value: float | None) -> float | None:
 
 
 def terminal_table(study: Study) -> list[FittedTable | Table]:
-    """One table per design, whole in 100 columns, then what command-level DRAMs did."""
-    return [*(_design_table(study, label, result) for label, result in labelled(study)), *terminal_dram(study)]
+    """One table per design, whole in 100 columns, then what command-level DRAMs did, and the CPU as a design."""
+    designs = [_design_table(study, label, result) for label, result in labelled(study)]
+    return [*designs, *terminal_dram(study), *([host_table(study.executions)] if study.executions else [])]
 
 
 def _design_table(study: Study, label: str, result: Result) -> FittedTable:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 from nestling.sim.executor.simd.arrangement import layouts
 from nestling.sim.executor.simd.planes import PlaneLayout
+from nestling.sim.executor.simd.product import Choice, Product
+from nestling.sim.executor.simd.team import Team
 from nestling.workloads.layers import Layer, output_size
 from nestling.workloads.nesting import NestedWeights
 from nestling.workloads.network import Network
@@ -135,3 +141,41 @@ def only_interior(layout: PlaneLayout, buffer: Array) -> bool:
     copy = buffer.copy()
     layout.view(copy)[:] = 0
     return not copy.any()
+
+
+def run_choice(case: Case, choice: Choice, *, level: int, threads: int = 1) -> Array:
+    """Output of a product of one choice; the halo of its planes has stayed zero."""
+    source, target = case.layouts()
+    product = Product(case.layer, case.weights, source, target, choice=choice, threads=threads)
+    out = target.new()
+    call = product.call(
+        operands_in_planes(case, product),
+        out,
+        level=level,
+        bias=case.bias,
+        clamp=(np.float32(case.low), np.float32(case.high)),
+        residual=None if case.residual is None else buffer_of(target, case.residual),
+        works=[product.new_work() for _ in range(threads)],
+    )
+    Team(threads).run(call)
+    assert only_interior(target, out)
+    return np.array(target.view(out))
+
+
+def operands_in_planes(case: Case, product: Product) -> Array:
+    """The case's input in planes, split into phases where the product needs it."""
+    x = buffer_of(product.source, case.x)
+    if not product.packs:
+        return x
+    phases = product.planes.new()
+    product.packing(x, phases).run(0)
+    return phases
+
+
+def outputs_on(processor: str, script: str) -> str:
+    """What a script writes in a fresh process whose kernels are compiled for "generic" (SSE2) or "haswell" (AVX2)."""
+    features = {"generic": "", "haswell": "+avx2,+fma"}[processor]
+    chosen = os.environ | {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
+    command, folder = [sys.executable, "-c", script], Path(__file__).parents[1]
+    done = subprocess.run(command, check=True, env=chosen, cwd=folder, capture_output=True, text=True, timeout=200)
+    return done.stdout

@@ -41,6 +41,8 @@ def executions(trace: Trace, *, slower: float = 1.0) -> list[LevelExecution]:
             latency_p10_s=1.9e-3 / (level + 1) * slower,
             latency_p90_s=2.3e-3 / (level + 1) * slower,
             max_error=1e-6,
+            cpu_median_s=1.9e-3 / (level + 1) * slower,
+            cpu_predicted_s=1.52e-3 / (level + 1),
         )
         for level in range(trace.levels)
     ]

@@ -229,8 +229,8 @@ def test_bit_statistics() -> None:
 def test_executing_without_labels_measures_no_accuracy() -> None:
     workload = Workload(residual(), images={"x": images(2)})
     activations, executions = execute_levels(workload, None, threads=1, repeats=1, progress=silent)
-    assert [x.accuracy for x in executions] == [None]
-    assert executions[0].macs == lower(workload.network, formats=("dense",)).macs(0)
+    assert [x.accuracy for x in executions.levels] == [None]
+    assert executions.levels[0].macs == lower(workload.network, formats=("dense",)).macs(0)
     assert "calibrated on 2 real inputs" in calibration_note(activations)
     with pytest.raises(InputError, match="needs weight values and inputs"):
         execute_levels(replace(workload, images=None), None, threads=1, repeats=1, progress=silent)
@@ -268,7 +268,7 @@ def test_accuracy_of_an_onnx_file_on_labelled_images(tmp_path: Path) -> None:
     path = saved(tmp_path, images=inputs, labels=labels)
     workload = load_workload(str(RESIDUAL), images=path)
     _, found = execute_levels(workload, None, threads=1, repeats=1, progress=silent)
-    assert [(level.accuracy, level.images) for level in found] == [(4 / 6, 6)]
+    assert [(level.accuracy, level.images) for level in found.levels] == [(4 / 6, 6)]
 
 
 def test_images_need_labels_and_weights(tmp_path: Path) -> None:

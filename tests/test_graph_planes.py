@@ -85,7 +85,7 @@ def test_plain_graphs_equal_onnxruntime_at_every_level(name: str, tmp_path: Path
     assert executor.single_image_notes == ()
     for level, one in enumerate(models):
         expected = run_onnxruntime(one, {"x": IMAGE})[0]
-        planes = executor._planes
+        planes = executor.planes
         assert planes is not None
         assert relative_error(executor._single(planes, IMAGE, level), expected.reshape(-1)) <= BOUND
         assert executor.check({"x": IMAGE}, level).passed

@@ -12,6 +12,9 @@ INTRINSICS = {
     "vectors_kernel.py": ("llvmlite", "hashlib", "pathlib", "platform"),
     "lanes_kernel.py": ("llvmlite",),
     "machine_kernel.py": ("llvmlite", "platform"),
+    "formats_kernel.py": ("llvmlite",),
+    "words_kernel.py": ("llvmlite",),
+    "amx_kernel.py": ("llvmlite",),
 }
 MODULES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 

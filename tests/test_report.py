@@ -70,7 +70,7 @@ def test_nothing_is_fetched(case: Study, page: Page) -> None:
 
 def test_sections_stand_in_order(page: Page) -> None:
     figures = ["energy", "latency", "tradeoff", "utilisation", "timeline", "storage", "measured"]
-    assert page.sections == ["levels", "warnings", *figures, "layers", "provenance", "glossary"]
+    assert page.sections == ["levels", "cpu", "warnings", *figures, "layers", "provenance", "glossary"]
     assert page.open == []
 
 

@@ -63,16 +63,18 @@ def test_every_kernel_carries_the_revision_of_the_vector_module() -> None:
         gate_kernel,
         packing_kernel,
         peaks_kernel,
+        pooling_kernel,
+        program_kernel,
         rebuild_kernel,
         rows_kernel,
         windowed_kernel,
     )
 
-    modules = (dense_kernel, direct_kernel, rows_kernel, windowed_kernel)
+    modules = (dense_kernel, direct_kernel, pooling_kernel, rows_kernel, windowed_kernel)
     kernels = [kernel for module in modules for kernel in module.KERNELS.values()]
-    for module in (gate_kernel, packing_kernel, peaks_kernel, rebuild_kernel):
+    for module in (gate_kernel, packing_kernel, peaks_kernel, program_kernel, rebuild_kernel):
         kernels += [value for value in vars(module).values() if hasattr(value, "py_func")]
-    assert len(kernels) == 3 * 7 + 2 + 9
+    assert len(kernels) == 3 * 7 + 2 + 2 + 12
     for kernel in kernels:
         held = [cell.cell_contents for cell in kernel.py_func.__closure__]
         assert REVISION in held, kernel

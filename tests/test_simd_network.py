@@ -104,6 +104,14 @@ def test_depthwise_and_gated_models(model: str) -> None:
     assert worst_error(network, image_for(network), 0) < TOLERANCE
 
 
+def test_maps_of_one_size_are_multiplied_element_by_element() -> None:
+    left = conv("left", "input", C=3, H=5, K=4, R=1)
+    right = conv("right", "input", C=3, H=5, K=4, R=3, padding=1)
+    product = Layer(name="product", op="mul", C=4, H=5, W=5, K=4, P=5, Q=5, sources=("left", "right"))
+    network = filled(Network("products", (left, right, product)))
+    assert worst_error(network, image_for(network), 0) < TOLERANCE
+
+
 def test_threads_change_no_bit() -> None:
     network = zigzag()
     image = image_for(network)

@@ -1,4 +1,4 @@
-"""Streams and planes: what was put in comes out; level l is a prefix; fully connected rows against float64."""
+"""Streams and planes: what was put in comes out; level l is a prefix."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ from nestling.sim.executor.simd.fully_connected import RowProduct
 from nestling.sim.executor.simd.planes import LANES, VECTORS, PlaneLayout, aligned, usable_vectors
 from nestling.sim.executor.simd.streams import AHEAD, LevelStreams, direct_streams, windowed_streams
 from nestling.sim.executor.simd.team import Call, Team, call
-from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.errors import InputError
 from nestling.workloads.nesting import NestedWeights
-
-from .simd_cases import UNIT_ROUNDOFF
-
-compiled = pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
 
 
 @st.composite
@@ -121,35 +116,6 @@ def test_aligned_arrays() -> None:
         assert array.dtype == kind
         assert array.size == 37
         assert array.ctypes.data % 64 == 0
-
-
-@compiled
-@settings(deadline=None, max_examples=80)
-@given(nested_matrices(), st.integers(1, 3), st.booleans())
-def test_fully_connected_rows(weights: NestedWeights, threads: int, wide: bool) -> None:
-    row = RowProduct(weights, threads=threads)
-    if wide:  # as for more columns than 16 bits reach
-        row.wide, row.columns = True, row.columns.astype(np.uint32)
-    random = np.random.default_rng(1)
-    row.inputs[:] = x = random.standard_normal(weights.shape[1]).astype(np.float32)
-    bias = random.standard_normal(weights.shape[0]).astype(np.float32)
-    terms = weights.shape[1] + 20  # products, and the sums over lanes
-    for level in range(weights.levels):
-        dense = weights.dense(level).astype(np.float64)
-        Team(threads).run(row.call(level, bias, (np.float32(-1), np.float32(2))))
-        bound = terms * UNIT_ROUNDOFF * (np.abs(dense) @ np.abs(x) + np.abs(bias))
-        assert (np.abs(row.outputs - np.clip(dense @ x + bias, -1, 2)) <= bound).all()
-
-
-@compiled
-def test_a_pruned_column_hides_infinity_and_a_kept_one_does_not() -> None:
-    weights = NestedWeights(
-        values=np.ones((2, 3), np.float32), keep=np.array([[1, 0, 1], [1, 1, 1]], np.uint8), levels=1
-    )
-    row = RowProduct(weights)
-    row.inputs[:] = [1, np.nan, 1]
-    row.call(0, np.zeros(2, np.float32), (np.float32(0), np.float32(np.inf))).run(0)
-    np.testing.assert_array_equal(row.outputs, [2, np.nan])
 
 
 def test_a_failing_thread_is_reported_and_the_team_lives_on() -> None:

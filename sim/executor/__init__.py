@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ...workloads.network import Network
     from .observations import ActivationCounts, Latency, SelfCheck
+    from .simd.network import PlaneNetwork
     from .store import Level
 
 
@@ -19,6 +20,16 @@ class NetworkExecutor(Protocol):
 
     Every method raises InputError for inputs and levels that do not fit.
     """
+
+    @property
+    def planes(self) -> PlaneNetwork | None:
+        """What runs single inferences; None where they run as batches do."""
+        ...
+
+    @property
+    def single_image_notes(self) -> tuple[str, ...]:
+        """Why single inferences do not run on planes; empty if they do."""
+        ...
 
     def run(self, inputs: Any, /, level: Level) -> NDArray[np.float32]:
         """Outputs, (N, elements)."""

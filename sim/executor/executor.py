@@ -71,7 +71,8 @@ class Executor:
         self.single_image_notes = tuple(f"single images run without planes: {text}" for text in unsupported(network))
 
     @cached_property
-    def _planes(self) -> PlaneNetwork | None:
+    def planes(self) -> PlaneNetwork | None:
+        """What runs single images; None where a layer has no kernel on planes."""
         return None if self.single_image_notes else PlaneNetwork(self.network, choose=Planner().choose)
 
     def _level_arrays(self, name: str) -> list[LevelArrays]:
@@ -135,7 +136,7 @@ class Executor:
             as ``run``, and for fewer than 1 repeat or a negative warm-up.
         """
         weights, flat = self._weights(level), self._flatten(images)
-        planes = self._planes
+        planes = self.planes
         if planes is not None:
             return measure_latency(lambda i: planes.run(flat[i % len(flat)], level), repeats=repeats, warmup=warmup)
         with self._workers.borrowed() as walk:
@@ -195,8 +196,8 @@ class Executor:
         levels = list(self.store.by_layer(level).values())
         shaped = images.reshape(len(images), *self.plan.input_shape)
         expected = reference.forward(self.network, shaped, levels)
-        if self._planes is not None:  # what latency is measured with must be right, too
-            single = self._planes.run(images[0], level)
+        if self.planes is not None:  # what latency is measured with must be right, too
+            single = self.planes.run(images[0], level)
             found = np.concatenate([found, single.reshape(1, -1)])
             expected = np.concatenate([expected, expected[:1]])
         scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))

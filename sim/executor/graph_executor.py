@@ -85,7 +85,8 @@ class GraphExecutor:
         return (None if problems else form), tuple(f"single images run without planes: {text}" for text in problems)
 
     @cached_property
-    def _planes(self) -> PlaneNetwork | None:
+    def planes(self) -> PlaneNetwork | None:
+        """What runs single inferences; None where the graph is more than its layers."""
         form = self._plain[0]
         return None if form is None else PlaneNetwork(form, choose=Planner().choose)
 
@@ -158,7 +159,7 @@ class GraphExecutor:
             as ``run``, and for fewer than 1 repeat or a negative warm-up.
         """
         levels, feeds = self.store.by_layer(level), feeds_of(self.graph, inputs)
-        planes = self._planes
+        planes = self.planes
         if planes is not None:
             images = [next(iter(feed.values())) for feed in feeds]
             return measure_latency(
@@ -290,9 +291,9 @@ class GraphExecutor:
 
     def _plane_error(self, feed: Feed, level: Level, expected: Array) -> float:
         """Distance of the planes' output from the graph's: what latency is measured with must be right, too."""
-        if self._planes is None:
+        if self.planes is None:
             return 0.0
-        found = self._single(self._planes, next(iter(feed.values())), level)
+        found = self._single(self.planes, next(iter(feed.values())), level)
         scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
         return float(np.abs(found - expected.reshape(-1)).max()) / scale
 

@@ -15,18 +15,22 @@ from .geometry import Convolution
 
 @dataclass(frozen=True)
 class Latency:
-    """Wall-clock time of one inference at batch 1 on this machine: median, 10th and 90th percentile (seconds)."""
+    """Wall-clock time of one inference at batch 1 on this machine: median, 10th and 90th percentile (seconds).
+
+    ``cpu_median_s``: median of the CPU time of the same inferences, which other programs' turns on the core are no part of.
+    """
 
     median_s: float
     p10_s: float
     p90_s: float
     repeats: int
+    cpu_median_s: float
 
     @classmethod
-    def of(cls, times_s: NDArray[np.float64]) -> Latency:
+    def of(cls, times_s: NDArray[np.float64], cpu_s: NDArray[np.float64]) -> Latency:
         """Percentiles of single measurements (seconds)."""
-        p10, median, p90 = np.percentile(times_s, [10, 50, 90])
-        return cls(median_s=float(median), p10_s=float(p10), p90_s=float(p90), repeats=times_s.size)
+        p10, median, p90 = (float(time) for time in np.percentile(times_s, [10, 50, 90]))
+        return cls(median, p10, p90, repeats=times_s.size, cpu_median_s=float(np.median(cpu_s)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +91,13 @@ def measure_latency(infer: Callable[[int], object], *, repeats: int, warmup: int
     """
     if repeats < 1 or warmup < 0:
         raise InputError(f"repeats = {repeats}, warmup = {warmup}; needed are at least 1 and at least 0")
-    times = np.empty(warmup + repeats)
+    times, cpu = np.empty(warmup + repeats), np.empty(warmup + repeats)
     for i in range(times.size):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.thread_time()
         infer(i)
+        cpu[i] = time.thread_time() - used
         times[i] = time.perf_counter() - start
-    return Latency.of(times[warmup:])
+    return Latency.of(times[warmup:], cpu[warmup:])
 
 
 def check_labels(labels: NDArray[np.integer], *, images: int, classes: int) -> None:

@@ -38,7 +38,8 @@ def layouts(network: Network, input_shape: tuple[int, ...]) -> dict[str, PlaneLa
         elif layer.op in ("add", "mul"):
             shapes[layer.name] = max((shapes[s] for s in layer.sources), key=lambda shape: shape[1] * shape[2])
         else:
-            shapes[layer.name] = (layer.K, 1, 1) if layer.op == "linear" else (layer.K, layer.P, layer.Q)
+            vectors = layer.gemm.m if layer.op == "linear" and layer.gemm is not None else 1
+            shapes[layer.name] = (layer.K, layer.P, layer.Q) if vectors == 1 else (vectors, layer.K, 1)
     halos: dict[tuple[int, int], int] = {}
     for layer in network.layers:
         if layer.op in WINDOW_OPS and not pools_whole_maps(layer):

@@ -19,8 +19,8 @@ from .vectors_kernel import (
     Bundle,
     _at,
     _build,
+    _count,
     _fma,
-    _function,
 )
 
 #: True if the processor that is compiled for permutes 16 lanes by a register; a part of Numba's cache key already.
@@ -45,31 +45,45 @@ def _spread(builder, number):
 
 def _picked(builder, base, lanes):
     """Elements of a float32 array, by a vector of indices."""
+    numbers = (builder.extract_element(lanes, ir.Constant(_I32, lane)) for lane in range(LANES))
+    return _picked_at(builder, base, (builder.zext(number, _I64) for number in numbers))
+
+
+@intrinsic
+def gather(context, index_bytes, base, indices):
+    """16 elements of the float32 array at ``base``; ``indices``: address of 16 unsigned numbers of 2 or 4 bytes."""
+    bits = 8 * _count(index_bytes)
+
+    def code(context, builder, signature, args):
+        return _build(builder, _ONE, [_picked_at(builder, args[1], _unpacked(builder, args[2], bits))])
+
+    return _ONE(index_bytes, types.int64, types.int64), code
+
+
+def _unpacked(builder, base, bits):
+    """16 indices, read in words of 64 bits: a load per index would take the loads that the elements need."""
+    for word in range(LANES * bits // 64):
+        several = builder.load(_at(builder, base, ir.Constant(_I64, 8 * word), _I64), align=1)
+        for shift in range(0, 64, bits):
+            shifted = builder.lshr(several, ir.Constant(_I64, shift))
+            yield builder.and_(shifted, ir.Constant(_I64, (1 << bits) - 1))
+
+
+def _picked_at(builder, base, numbers):
+    """Elements of a float32 array, by 16 int64: quarters first, which a processor fills on its own."""
     start = builder.inttoptr(base, _FLOAT.as_pointer())
-    vector = ir.Constant(_VECTOR, ir.Undefined)
-    for lane in range(LANES):
-        number = builder.zext(builder.extract_element(lanes, ir.Constant(_I32, lane)), _I64)
+    quarter = ir.VectorType(_FLOAT, 4)
+    parts = [ir.Constant(quarter, ir.Undefined)] * 4
+    for lane, number in enumerate(numbers):
         value = builder.load(builder.gep(start, [number], source_etype=_FLOAT), align=4)
-        vector = builder.insert_element(vector, value, ir.Constant(_I32, lane))
-    return vector
-
-
-def _gatherer(bits):
-    @intrinsic
-    def gather(context, base, indices):
-        def code(context, builder, signature, args):
-            kind = ir.VectorType(ir.IntType(bits), LANES)
-            index = builder.load(_at(builder, args[1], ir.Constant(_I64, 0), kind), align=1)
-            return _build(builder, _ONE, [_picked(builder, args[0], index)])
-
-        return _ONE(types.int64, types.int64), code
-
-    return gather
-
-
-#: gather_*(address of float32, address of 16 indices): the 16 elements.
-gather_u16 = _gatherer(16)
-gather_u32 = _gatherer(32)
+        parts[lane // 4] = builder.insert_element(parts[lane // 4], value, ir.Constant(_I32, lane % 4))
+    while len(parts) > 1:
+        both = ir.VectorType(_I32, 2 * parts[0].type.count)
+        parts = [
+            builder.shuffle_vector(a, b, _numbers(range(both.count), both))
+            for a, b in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
 
 
 @intrinsic
@@ -146,57 +160,3 @@ def powers(context, base, lowest):
         return _build(builder, _ONE, [builder.bitcast(kept, _VECTOR)])
 
     return _ONE(types.int64, types.int64), code
-
-
-@intrinsic
-def operands_2_of_4(context, base, positions):
-    """Lane i gets element 4 * (i // 2) + position i of the 32 at ``base``; ``positions``: address of 16 2-bit numbers.
-
-    On AVX-512 one permute of two registers; elsewhere lane by lane from memory.
-    """
-    permutes = HAS_PERMUTES
-
-    def code(context, builder, signature, args):
-        word = builder.load(_at(builder, args[1], ir.Constant(_I64, 0), _I32), align=1)
-        shifted = builder.lshr(_spread(builder, word), _numbers(range(0, 2 * LANES, 2)))
-        groups = _numbers([4 * (lane // 2) for lane in range(LANES)])
-        lanes = builder.or_(builder.and_(shifted, _numbers([3] * LANES)), groups)
-        if permutes:
-            low, high = (
-                builder.load(_at(builder, args[0], ir.Constant(_I64, 64 * i), _VECTOR), align=4) for i in (0, 1)
-            )
-            kind = [_VECTOR, _INDICES, _VECTOR]
-            permute = _function(builder, "llvm.x86.avx512.vpermi2var.ps.512", _VECTOR, kind)
-            return _build(builder, _ONE, [builder.call(permute, [low, lanes, high])])
-        return _build(builder, _ONE, [_picked(builder, args[0], lanes)])
-
-    return _ONE(types.int64, types.int64), code
-
-
-@intrinsic
-def table_of_16(context, table, codes):
-    """The table's numbers for 16 codes of 4 bits; ``codes``: address of 4 bytes for the even lanes and 4 for the odd ones,
-    the first lane in the lowest bits: one spread of 8 bytes and one shift bring every lane its code."""
-    permutes = HAS_PERMUTES
-
-    def code(context, builder, signature, args):
-        pairs = ir.VectorType(_I64, LANES // 2)
-        undefined = ir.Constant(pairs, ir.Undefined)
-        word = builder.load(_at(builder, args[1], ir.Constant(_I64, 0), _I64), align=1)
-        first = builder.insert_element(undefined, word, ir.Constant(_I32, 0))
-        spread = builder.shuffle_vector(first, undefined, _numbers([0] * 8, ir.VectorType(_I32, LANES // 2)))
-        shifts = _numbers([4 * (lane // 2) for lane in range(LANES)])
-        lanes = builder.lshr(builder.bitcast(spread, _INDICES), shifts)
-        numbers = _first(builder, args[0])
-        if permutes:
-            permute = _function(builder, "llvm.x86.avx512.permvar.sf.512", _VECTOR, [_VECTOR, _INDICES])
-            return _build(builder, _ONE, [builder.call(permute, [numbers, lanes])])
-        lanes = builder.and_(lanes, _numbers([15] * LANES))  # the permute looks at these bits only
-        vector = ir.Constant(_VECTOR, ir.Undefined)
-        for lane in range(LANES):
-            index = builder.extract_element(lanes, ir.Constant(_I32, lane))
-            value = builder.extract_element(numbers, index)
-            vector = builder.insert_element(vector, value, ir.Constant(_I32, lane))
-        return _build(builder, _ONE, [vector])
-
-    return _ONE(_ONE, types.int64), code

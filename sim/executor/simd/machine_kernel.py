@@ -12,6 +12,10 @@ from .vectors_kernel import _I8, _I32, _I64, LINE, _at, _count, _function
 
 #: x86 has a register that makes denormals zero; elsewhere they are computed as they are.
 _X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+#: Looks at a counter whose tasks may not begin yet: 20 to 60 us, by how long the processor pauses after each.
+PATIENCE = 1500
+#: Larger than any number of tasks.
+NO_TASK = (1 << 63) - 1
 _FLUSH = 0x8040  # flush results to zero, take operands as zero (Intel SDM, volume 1, 10.2.3)
 
 
@@ -53,13 +57,48 @@ def _mode(builder, direction, slot):
 
 @intrinsic
 def take(context, counter):
-    """Fetch and increment the int64 at an address, atomically: the next task of several threads."""
+    """Fetch and increment the int64 at an address, atomically: the next task of several threads.
+
+    While it is negative the tasks may not begin yet: :data:`PATIENCE` looks later :data:`NO_TASK` is returned.
+    """
 
     def code(context, builder, signature, args):
         pointer = builder.inttoptr(args[0], _I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, ir.Constant(_I64, 1), "monotonic")
+        look, wait, go, done = (builder.append_basic_block(name) for name in ("look", "wait", "go", "done"))
+        entry = builder.block
+        builder.branch(look)
+        builder.position_at_end(look)
+        looks = builder.phi(_I64)
+        looks.add_incoming(ir.Constant(_I64, 0), entry)
+        closed = builder.icmp_signed("<", builder.load_atomic(pointer, "acquire", 8), ir.Constant(_I64, 0))
+        builder.cbranch(closed, wait, go)
+        builder.position_at_end(wait)
+        if _X86:
+            builder.call(_function(builder, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
+        more = builder.add(looks, ir.Constant(_I64, 1))
+        looks.add_incoming(more, wait)
+        builder.cbranch(builder.icmp_signed("<", more, ir.Constant(_I64, PATIENCE)), look, done)
+        builder.position_at_end(go)
+        taken = builder.atomic_rmw("add", pointer, ir.Constant(_I64, 1), "acq_rel")
+        builder.branch(done)
+        builder.position_at_end(done)
+        task = builder.phi(_I64)
+        task.add_incoming(ir.Constant(_I64, NO_TASK), wait)
+        task.add_incoming(taken, go)
+        return task
 
     return types.int64(types.int64), code
+
+
+@intrinsic
+def release(context, counter):
+    """Let the tasks of a counter begin: everything that this thread wrote is seen by whoever takes one."""
+
+    def code(context, builder, signature, args):
+        builder.store_atomic(ir.Constant(_I64, 0), builder.inttoptr(args[0], _I64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), code
 
 
 def _prefetcher(write):

@@ -6,31 +6,30 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ....workloads.errors import InputError
 from ....workloads.layers import CONV_OPS, Layer
+from ....workloads.nesting import NestedWeights
 from ....workloads.network import INPUT, Network
 from ..plan import make_plan
 from ..store import Level
 from . import gate_kernel, packing_kernel
 from .arrangement import fused_sums, layouts, place
 from .dense_product import DenseProduct
-from .fully_connected import RowProduct
+from .few_vectors import rows_for
+from .loading import bound, load_kernels, silent
 from .planes import Floats, PlaneLayout
 from .pooling import Pooling
 from .prior import likely_plan
 from .product import LayerPlan, Product, Work
+from .program import Program
 from .team import Call, Team, call
 from .vectors_kernel import COMPILES
 
-#: Which kernels run a convolution: called with the layer, its weights' densities, source and target layout.
-Chooser = Callable[[Layer, NDArray[np.float64], PlaneLayout, PlaneLayout], LayerPlan]
+#: Which kernels run a convolution: called with the layer, its weights, source and target layout.
+Chooser = Callable[[Layer, NestedWeights, PlaneLayout, PlaneLayout], LayerPlan]
 #: One step of a program: a kernel call, or a plain function for what NumPy copies.
 Step = Call | Callable[[], None]
-
-#: Multiply-accumulates of a call from which other threads are woken for it: about 40 us of work, a few times the waking.
-_SHARED_MACS = 1_000_000
 
 _CLAMPS: Mapping[str, tuple[float, float]] = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 _GATES = {
@@ -50,7 +49,7 @@ class PlaneNetwork:
     Parameters
     ----------
     network : with weight values; see :func:`unsupported`.
-    threads : each kernel call is shared by them; outputs are bit-identical for any number.
+    threads : they follow the program together and share each kernel call; outputs are bit-identical for any number.
     choose : which kernel runs each convolution; the default knows the cache sizes, a planner has measured.
 
     Raises
@@ -66,6 +65,8 @@ class PlaneNetwork:
         if problems:
             raise InputError([f"network '{network.name}' has no plane kernels: {p}" for p in problems])
         self.network, self.threads = network, threads
+        #: Called with (kernels ready, in total) while the first run at a level loads or compiles what it needs.
+        self.progress: Callable[[int, int], None] = silent
         self.input_shape = make_plan(network).input_shape
         self._fused = fused_sums(network)
         self._layouts = layouts(network, self.input_shape)
@@ -75,10 +76,12 @@ class PlaneNetwork:
         self.plans: dict[str, LayerPlan] = {}
         self.products = {x.name: self._product(x, choose) for x in network.layers if x.op in CONV_OPS}
         self._rows = {
-            x.name: RowProduct(network.weights[x.name], threads=threads) for x in network.layers if x.op == "linear"
+            x.name: rows_for(network.weights[x.name], vectors=_vectors(x), threads=threads, choose=choose)
+            for x in network.layers
+            if x.op == "linear"
         }
         self._works: dict[str, list[Work]] = {}
-        self._programs: dict[tuple[int, ...], list[Step]] = {}
+        self._programs: dict[tuple[int, ...], Program] = {}
 
     def run(self, image: Floats, level: Level) -> Floats:
         """Output of one image, float32 (C, H, W) or that many elements: the last layer's, float32, flattened.
@@ -93,11 +96,8 @@ class PlaneNetwork:
         if image.size != np.prod(self.input_shape):
             raise InputError(f"image has shape {image.shape}; network '{self.network.name}' needs {self.input_shape}")
         layout.view(self._buffers[INPUT])[:] = image.reshape(layout.channels, layout.height, layout.width)
-        for step in program:
-            if isinstance(step, Call):
-                self._team.run(step)
-            else:
-                step()
+        program.rewind()
+        self._team.together(program.run)
         return self.tensor(self.network.layers[-1].name).reshape(-1).copy()
 
     def tensor(self, name: str) -> Floats:
@@ -108,25 +108,19 @@ class PlaneNetwork:
         """The program of a level with each step's layer, for profiles."""
         levels = self._levels(level)
         return [
-            (layer.name, self._shared(step, layer, level))
+            (layer.name, step)
             for layer in self.network.layers
             for level in [levels.get(layer.name, 0)]
             for step in self._layer_steps(layer, level)
         ]
 
-    def _shared(self, step: Step, layer: Layer, level: int) -> Step:
-        """The step, marked as not worth other threads if its layer has little to do."""
-        if not isinstance(step, Call):
-            return step
-        weights = self.network.weights.get(layer.name)
-        per_position = layer.R * layer.S * layer.K if weights is None else int(weights.nonzeros[level])
-        return step._replace(shared=per_position * layer.P * layer.Q >= _SHARED_MACS)
-
-    def _program(self, level: Level) -> list[Step]:
+    def _program(self, level: Level) -> Program:
         levels = self._levels(level)
         key = tuple(levels.values())
         if key not in self._programs:
-            self._programs[key] = [step for _, step in self.steps(level)]
+            steps = [step for _, step in self.steps(level)]
+            load_kernels(steps, self.progress)
+            self._programs[key] = Program([bound(step) for step in steps], self.threads)
         return self._programs[key]
 
     def _levels(self, level: Level) -> dict[str, int]:
@@ -141,7 +135,7 @@ class PlaneNetwork:
     def _product(self, layer: Layer, choose: Chooser) -> Product:
         source, target = self._layouts[layer.sources[0]], self._layouts[layer.name]
         weights = self.network.weights[layer.name]
-        plan = self.plans[layer.name] = choose(layer, weights.densities, source, target)
+        plan = self.plans[layer.name] = choose(layer, weights, source, target)
         return Product(layer, weights, source, target, choice=plan.sparse, threads=self.threads)
 
     def _layer_steps(self, layer: Layer, level: int) -> list[Step]:
@@ -163,8 +157,12 @@ class PlaneNetwork:
             steps += [call(packing_kernel.add, layout.channels, x[0], x[1], out, target, masks, *clamp)]
         elif layer.op == "mul":
             wide, narrow = sorted(layer.sources, key=lambda name: -self._layouts[name].positions)
-            factors = self.tensor(narrow)[:, 0, 0]
-            steps += [call(packing_kernel.scale, layout.channels, self._buffers[wide], factors, out, target, masks)]
+            factors = self.tensor(narrow)
+            if factors[0].size > 1:
+                steps += [lambda: self._multiply(layer)]
+            else:
+                scales = (self._buffers[wide], factors[:, 0, 0], out, target, masks)
+                steps += [call(packing_kernel.scale, layout.channels, *scales)]
         else:
             pooling = Pooling(layer, self._layouts[layer.sources[0]], layout)
             steps += pooling.calls(x[0], out, self._phases(pooling.planes))
@@ -199,17 +197,17 @@ class PlaneNetwork:
         return product.call(x, out, level=level, works=works, **common)
 
     def _linear(self, layer: Layer, level: int) -> list[Step]:
-        """A fully connected layer: its input's values in channel order, one product, its output's plane heads."""
-        row = self._rows[layer.name]
-        x, out = self.tensor(layer.sources[0]), self.tensor(layer.name)[:, 0, 0]
+        """A fully connected layer: its input's values in channel order, the product, its outputs in planes."""
+        row, vectors = self._rows[layer.name], _vectors(layer)
+        x, out = self.tensor(layer.sources[0]), self.tensor(layer.name)
 
         def gather() -> None:
-            row.inputs[:] = x.reshape(-1)
+            row.inputs[:] = x.reshape(vectors, -1).T.reshape(row.inputs.shape)
 
         def scatter() -> None:
-            out[:] = row.outputs
+            out[:] = row.outputs.T.reshape(out.shape)
 
-        return [gather, row.call(level, self._bias(layer, level), _clamp(layer.activation)), scatter]
+        return [gather, *row.calls(level, self._bias(layer, level), _clamp(layer.activation)), scatter]
 
     def _bias(self, layer: Layer, level: int) -> Floats:
         biases = self.network.biases.get(layer.name)
@@ -217,6 +215,10 @@ class PlaneNetwork:
 
     def _concatenate(self, layer: Layer) -> None:
         np.concatenate([self.tensor(name) for name in layer.sources], axis=0, out=self.tensor(layer.name))
+
+    def _multiply(self, layer: Layer) -> None:
+        left, right = (self.tensor(name) for name in layer.sources)
+        np.multiply(left, right, out=self.tensor(layer.name))
 
     def _gate(self, name: str, activation: str) -> list[Step]:
         if activation not in _GATES:
@@ -238,13 +240,16 @@ def unsupported(network: Network) -> list[str]:
     problems = [] if COMPILES else ["the compiler is switched off (NUMBA_DISABLE_JIT)"]
     for layer in network.layers:
         joins = layer.op in ("add", "mul")
-        if layer.op == "linear" and layer.gemm is not None and layer.gemm.m != 1:
-            problems.append(f"layer '{layer.name}': {layer.gemm.m} rows of vectors")
-        elif joins and (len(layer.sources) != 2 or (layer.op == "mul" and layer.sources[0] == layer.sources[1])):
+        if joins and (len(layer.sources) != 2 or (layer.op == "mul" and layer.sources[0] == layer.sources[1])):
             problems.append(f"layer '{layer.name}': '{layer.op}' of {len(layer.sources)} tensors")
         elif layer.op in ("mul", "concat", "maxpool", "avgpool") and layer.activation in _CLAMPS:
             problems.append(f"layer '{layer.name}': '{layer.activation}' after '{layer.op}'")
     return problems
+
+
+def _vectors(layer: Layer) -> int:
+    """Vectors that a fully connected layer multiplies; 1 for any other."""
+    return layer.gemm.m if layer.op == "linear" and layer.gemm is not None else 1
 
 
 def _clamp(activation: str) -> tuple[np.float32, np.float32]:

@@ -8,6 +8,7 @@ as tuples of integers: (channels, height, width, pitch, lead, stride), see ``pla
 import numpy as np
 from numba import njit
 
+from .edges_kernel import cells_between, every_second_between, store_first
 from .machine_kernel import prefetch_read, prefetch_write, take
 from .vectors_kernel import (
     REVISION,
@@ -47,31 +48,33 @@ def _packer(revision):
             for phase in range(len(phases)):
                 first_row, first_column = phases[phase]
                 plane = (c * len(phases) + phase) * to_stride + to_lead
-                end = plane + (rows + below - 1) * to_pitch + columns + right
                 low = max(-left, -(first_column // step))
                 high = min(columns + right, (width - 1 - first_column) // step + 1)
                 for u in range(-above, rows + below):
-                    to = plane + u * to_pitch
                     y = u * step + first_row
-                    if y < 0 or y >= height or high <= low:
-                        for i in range(to - left, to + columns + right):
-                            out[i] = fill
+                    inside = high if 0 <= y < height else low
+                    first = c * stride + lead + y * pitch + first_column
+                    row = plane + u * to_pitch
+                    if step > 2:
+                        for i in range(-left, columns + right):
+                            out[row + i] = x[first + i * step] if low <= i < inside else fill
                         continue
-                    at = c * stride + lead + y * pitch + first_column
-                    for i in range(to - left, to + low):
-                        out[i] = fill
-                    if step <= 2 and to + low + (high - low + 15) // 16 * 16 <= end:
-                        for v in range(low, high, 16):
-                            here = address(x) + 4 * (at + v * step)
-                            prefetch_read(2, here + AHEAD)
-                            prefetch_write(1, address(out) + 4 * (to + v) + AHEAD)
+                    at, to = address(x) + 4 * first, address(out) + 4 * row
+                    for start in range(-left, columns + right, 16):
+                        v = max(-left, min(start, columns + right - 16))  # the last vector of a row ends with it
+                        here = at + 4 * v * step
+                        prefetch_read(2, here + AHEAD)
+                        prefetch_write(1, to + 4 * v + AHEAD)
+                        if low <= v and v + 16 <= inside:
                             cells = load(1, here) if step == 1 else load_every_second(here)
-                            store(address(out) + 4 * (to + v), cells)
-                    else:
-                        for v in range(low, high):
-                            out[to + v] = x[at + v * step]
-                    for i in range(to + high, to + columns + right):
-                        out[i] = fill
+                        elif step == 1:
+                            cells = cells_between(here, low - v, inside - v, fill)
+                        else:
+                            cells = every_second_between(here, low - v, inside - v, fill)
+                        if v + 16 <= columns + right:
+                            store(to + 4 * v, cells)
+                        else:
+                            store_first(to + 4 * v, columns + right - v, cells)
             c = take(address(tasks))
 
     return njit(nogil=True, cache=True)(pack_phases)

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-"""What this machine can do at most, in one thread: multiply-adds with operands in the first-level cache, and reads."""
+"""What this machine can do at most, in one thread: multiply-adds with operands in the first-level cache, reads, writes."""
 
 import numpy as np
 from numba import njit
@@ -27,16 +27,30 @@ def _multiplier(revision):
 
 
 def _reader(revision):
-    def read(x, out):
-        """Add up ``x``, whose size is a multiple of 128, from its beginning to its end."""
+    def read(repeats, x, out):
+        """``repeats`` times: add up ``x``, whose size is a multiple of 128, from its beginning to its end."""
         _ = revision  # a part of the cache key
         total = filled(VECTORS, np.float32(0))
-        for first in range(0, len(x), 16 * VECTORS):
-            total = add_from(total, opaque(address(x) + 4 * first))
+        for _ in range(repeats):
+            for first in range(0, len(x), 16 * VECTORS):
+                total = add_from(total, opaque(address(x) + 4 * first))
         store(address(out), total)
 
     return njit(nogil=True, cache=True)(read)
 
 
+def _writer(revision):
+    def write(repeats, x, out):
+        """``repeats`` times: overwrite ``x``, whose size is a multiple of 128, from its beginning; ``out`` is not used."""
+        _ = revision  # a part of the cache key
+        value = filled(VECTORS, np.float32(1))
+        for _ in range(repeats):
+            for first in range(0, len(x), 16 * VECTORS):
+                store(opaque(address(x) + 4 * first), value)
+
+    return njit(nogil=True, cache=True)(write)
+
+
 multiply = _multiplier(REVISION)
 read = _reader(REVISION)
+write = _writer(REVISION)

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ....workloads.layers import CONV_OPS, Layer
 from ....workloads.nesting import NestedWeights
@@ -27,6 +26,7 @@ from .dense_product import DenseProduct
 from .planes import PlaneLayout
 from .prior import candidates, dense_candidates, likely_plan
 from .product import Choice, LayerPlan, Product
+from .structure import structure_of
 from .team import Call
 from .vectors_kernel import MACHINE
 
@@ -55,12 +55,10 @@ class Planner:
         """Layers that have a measured plan."""
         return len(self._plans)
 
-    def choose(
-        self, layer: Layer, densities: NDArray[np.float64], source: PlaneLayout, target: PlaneLayout
-    ) -> LayerPlan:
+    def choose(self, layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
         """The measured plan of a layer, or the likely one."""
-        known = self._plans.get(layer_key(layer, densities, source, target))
-        return likely_plan(layer, densities, source, target) if known is None else known
+        known = self._plans.get(layer_key(layer, weights, source, target))
+        return likely_plan(layer, weights, source, target) if known is None else known
 
     def tune(self, network: Network, progress: Progress = lambda done, total: None) -> bool:
         """Measure every convolution of a network that has no measured plan yet, one thread, and keep the plans.
@@ -81,8 +79,7 @@ class Planner:
         return not todo or _write(self._file, self._plans)
 
     def _key(self, network: Network, layer: Layer, found: Mapping[str, PlaneLayout]) -> str:
-        densities = network.weights[layer.name].densities
-        return layer_key(layer, densities, found[layer.sources[0]], found[layer.name])
+        return layer_key(layer, network.weights[layer.name], found[layer.sources[0]], found[layer.name])
 
 
 def measured_plan(layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
@@ -94,7 +91,7 @@ def measured_plan(layer: Layer, weights: NestedWeights, source: PlaneLayout, tar
     calls: dict[tuple[Choice | int, int], Call] = {}
     bias = np.zeros(layer.K, np.float32)
     x = out = None
-    for choice in candidates(layer, target):
+    for choice in candidates(layer, target, structure_of(layer, weights)):
         product = products[choice] = Product(layer, weights, source, target, choice=choice)
         if x is None or out is None:
             x, out = product.planes.new(), target.new()
@@ -149,11 +146,11 @@ def _geometric_means(times: Mapping[tuple[Choice | int, int], float], levels: in
     return {c: float(np.exp(np.mean([np.log(times[c, x]) for x in range(levels)]))) for c in choices}
 
 
-def layer_key(layer: Layer, densities: NDArray[np.float64], source: PlaneLayout, target: PlaneLayout) -> str:
-    """What a layer's time depends on: its sizes, its densities (to 1 %), and the halos it stands between."""
+def layer_key(layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> str:
+    """What a layer's time depends on: its sizes, its densities (to 1 %), its masks' structure, and the halos around it."""
     sizes = (layer.C, layer.K, layer.P, layer.Q, layer.R, layer.S, layer.stride, layer.padding, layer.dilation)
-    rounded = [round(float(d), 2) for d in densities]
-    return json.dumps([*sizes, layer.groups, source.halo, target.halo, rounded])
+    rounded = [round(float(d), 2) for d in weights.densities]
+    return json.dumps([*sizes, layer.groups, source.halo, target.halo, rounded, structure_of(layer, weights)])
 
 
 def environment_key() -> str:

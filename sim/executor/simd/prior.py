@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ....workloads.layers import Layer
+from ....workloads.nesting import NestedWeights
 from .planes import LANES, PlaneLayout
 from .product import Choice, LayerPlan, windowed
+from .structure import UNSTRUCTURED, Structure
+from .structure_prior import likely_structured, structured_candidates
 
 #: Density of the densest level under which whole rows beat windows: fewer than about 8 non-zeros per row and window
 #: do not pay for reading and writing the row's sums again.
@@ -20,19 +20,22 @@ DENSE_DENSITY = 0.85
 BEST_VECTORS = 7
 
 
-def likely_plan(layer: Layer, densities: NDArray[np.float64], source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
-    """The expected best kernels. Grouped layers, few rows and low density run whole rows, everything else windows."""
+def likely_plan(layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
+    """The expected best kernels: those for structured masks where the masks allow them; otherwise grouped layers, few rows
+    and low density run whole rows, everything else windows."""
     del source
-    vectors = best_vectors(target)
+    vectors, densities = best_vectors(target), weights.densities
+    sparse = likely_structured(layer, weights, target, vectors)
     if layer.groups > 1:
-        return LayerPlan(Choice("direct", vectors))
+        return LayerPlan(sparse or Choice("direct", vectors))
     dense = tuple(level for level, density in enumerate(densities) if density > DENSE_DENSITY)
     whole_rows = layer.K <= DIRECT_ROWS or densities[0] < DIRECT_DENSITY
-    sparse = Choice("direct", vectors) if whole_rows else windowed(vectors)
+    if sparse is None or (whole_rows and sparse.kind == "channels"):
+        sparse = Choice("direct", vectors) if whole_rows else windowed(vectors)
     return LayerPlan(sparse, min(dense_candidates(layer, target), key=lambda v: abs(v - vectors)), dense)
 
 
-def candidates(layer: Layer, target: PlaneLayout) -> list[Choice]:
+def candidates(layer: Layer, target: PlaneLayout, structure: Structure = UNSTRUCTURED) -> list[Choice]:
     """Every kernel that a planner should measure for a layer; the likely ones are among them."""
     reduction = layer.C // layer.groups * layer.R * layer.S
     found: list[Choice] = []
@@ -48,7 +51,7 @@ def candidates(layer: Layer, target: PlaneLayout) -> list[Choice]:
             choice = windowed(vectors, window_bytes)
             if choice.window < 2 * reduction or window_bytes == 14 << 10:
                 found.append(choice)
-    return found
+    return found + structured_candidates(layer, target, structure)
 
 
 def dense_candidates(layer: Layer, target: PlaneLayout) -> tuple[int, ...]:

@@ -10,26 +10,39 @@ from numpy.typing import NDArray
 
 from ....workloads.layers import Layer
 from ....workloads.nesting import NestedWeights
-from . import direct_kernel, packing_kernel, windowed_kernel
+from . import packing_kernel
+from .forms import form_of
 from .phases import Phases, phases_of, reads_in_place
 from .planes import LANES, Floats, PlaneLayout, aligned
-from .streams import LevelStreams, direct_streams, windowed_streams
+from .streams import LevelStreams
 from .team import Call, call
 
-Kind = Literal["windowed", "direct", "packed"]
+Kind = Literal["windowed", "direct", "packed", "blocks", "channels"]
 Work = tuple[Floats, Floats, NDArray[np.int64]]
 #: Scratch of one window: it shares the first-level cache (32 or 48 KB) with the streams that pass through.
 WINDOW_BYTES = 28 << 10
+#: What one more group of rows per tile costs, as a part of a call: each copies the tile's operands anew (1 to 10 %).
+_GROUP_COST = 0.06
 #: Operands that kernels may ask for in advance beyond the last one.
 AHEAD = 8
 
 
 class Choice(NamedTuple):
-    """How a product is run: the kernel, vectors per tile, and reduction indices per window (windowed only)."""
+    """How a product is run: the kernel, vectors per tile, and reduction indices per window (0: no windows).
+
+    ``group``: rows that share positions (blocks), or consecutive input channels of an N:M group (channels).
+    """
 
     kind: Kind
     vectors: int
     window: int = 0
+    group: int = 0
+
+    @property
+    def label(self) -> str:
+        """Kernel, vectors and window in a few characters."""
+        group = f" {self.group}x" if self.group else " "
+        return f"{self.kind}{group}{self.vectors}" + (f"/{self.window}" if self.window else "")
 
 
 class LayerPlan(NamedTuple):
@@ -53,6 +66,11 @@ class Product:
     """A convolution from planes to planes at every level, from one set of streams.
 
     Several threads may run one product together: they share ``tasks``, and each has its own ``work``.
+
+    Raises
+    ------
+    InputError
+        if the masks lack the structure that ``choice`` relies on (blocks, channels).
     """
 
     def __init__(
@@ -73,6 +91,7 @@ class Product:
         self.operands = np.append(self.reduction, np.zeros(AHEAD, np.uint32))
         tiles = target.tiles(choice.vectors)
         self._blocks = blocks_for(tiles, layer.K, threads)
+        self._form = form_of(choice, layer, self.reduction)
         self.streams = self.streams_of(weights)
         self.tasks = tiles * self.streams.blocks
         self._masks = target.masks(choice.vectors)
@@ -85,22 +104,13 @@ class Product:
 
     def streams_of(self, weights: NestedWeights) -> LevelStreams:
         """Streams for this kernel; their order depends on which weights each level keeps, not on values."""
-        blocks = self._blocks
-        kind, vectors, window = self.choice
-        if kind == "windowed":
-            return windowed_streams(weights, window=window, vectors=vectors, blocks=blocks)
-        places = self.reduction
-        if kind == "packed":
-            places = np.arange(places.size, dtype=np.uint32) * np.uint32(4 * LANES * vectors)
-        return direct_streams(weights, places.reshape(self.layer.groups, -1), vectors=vectors, blocks=blocks)
+        return self._form.streams(weights, self._blocks)
 
     def new_work(self) -> Work:
         """Scratch memory of one thread."""
-        kind, vectors, window = self.choice
-        tile = LANES * vectors
-        scratch = {"windowed": window, "direct": 1, "packed": self.reduction.size}[kind]
-        sums = self.streams.rows_total if kind == "windowed" else 1
-        return aligned(scratch * tile), aligned(sums * tile), np.zeros(2 * self.streams.levels, np.int64)
+        tile = LANES * self.choice.vectors
+        operands, sums, pointers = self._form.scratch(self.streams)
+        return aligned(operands * tile), aligned(sums * tile), np.zeros(pointers, np.int64)
 
     def packing(self, x: Floats, out: Floats) -> Call:
         """The call that fills the phase planes ``out`` from the input planes ``x``; needed if ``packs``."""
@@ -121,17 +131,13 @@ class Product:
         works: Sequence[Work],
     ) -> Call:
         """The call that computes out = clamp(bias + W x + residual) at ``level``, halos zero; ``works``: one per thread."""
-        s, target = self.streams, self.target
-        middle = self.choice.window if self.choice.kind == "windowed" else self.choice.kind == "packed"
-        shape = (
-            s.rows_total, self.reduction.size, middle, s.blocks, s.levels, s.levels - level, residual is not None, *clamp,
-        )  # fmt: skip
-        streams = (s.starts.reshape(-1), s.skips.reshape(-1), s.rows, s.counts.reshape(-1), s.offsets, s.values, bias)
+        form, streams, target = self._form, self.streams, self.target
+        shape = (*form.sizes(streams), streams.levels - level, residual is not None, *clamp)
+        places = np.append(self.reduction[form.order()], self.operands[self.reduction.size :])
         added = out if residual is None else residual
-        planes = (x, self.operands, out, target.lead, target.stride, self._masks, added)
-        kernels = windowed_kernel.KERNELS if self.choice.kind == "windowed" else direct_kernel.KERNELS
+        planes = (x, places, out, target.lead, target.stride, self._masks, added)
         extras = [(work,) for work in works]
-        return call(kernels[self.choice.vectors], self.tasks, shape, streams, planes, extras=extras)
+        return call(form.kernel, self.tasks, shape, (*form.arrays(streams), bias), planes, extras=extras)
 
 
 def phase_layout(layer: Layer, target: PlaneLayout, phases: Phases) -> PlaneLayout:
@@ -140,5 +146,6 @@ def phase_layout(layer: Layer, target: PlaneLayout, phases: Phases) -> PlaneLayo
 
 
 def blocks_for(tiles: int, rows: int, threads: int) -> int:
-    """Groups of rows: several tasks per thread, so that an interrupted thread delays nobody; one for a single thread."""
-    return 1 if threads == 1 else min(rows, -(-4 * threads // tiles))
+    """Groups of rows per tile, such that threads that share the tasks finish at about the same time."""
+    spans = {b: -(-tiles * b // threads) / b * (1 + _GROUP_COST * (b - 1)) for b in range(1, 4 * threads + 1)}
+    return 1 if threads == 1 else min(rows, min(spans, key=lambda b: spans[b]))

@@ -22,7 +22,16 @@ from numba.extending import intrinsic, models, register_model
 
 #: What kernels must have in their closure: Numba keys its cache by a kernel's own file and closure, not by
 #: the files of the intrinsics that it calls.
-_INTRINSICS = ("vectors_kernel.py", "lanes_kernel.py", "machine_kernel.py")
+_INTRINSICS = (
+    "vectors_kernel.py",
+    "lanes_kernel.py",
+    "machine_kernel.py",
+    "sparse_lanes_kernel.py",
+    "formats_kernel.py",
+    "words_kernel.py",
+    "edges_kernel.py",
+    "curves_kernel.py",
+)
 _SOURCES = b"".join((Path(__file__).parent / name).read_bytes() for name in _INTRINSICS)
 REVISION = int(hashlib.sha256(_SOURCES).hexdigest()[:15], 16)
 #: False under NUMBA_DISABLE_JIT: intrinsics have no plain Python form.
@@ -327,7 +336,7 @@ def outer_add(context, sums, count, weights, base):
 
     def code(context, builder, signature, args):
         operands = [
-            builder.load(_at(builder, args[3], ir.Constant(_I64, LINE * i), _VECTOR), align=LINE) for i in range(width)
+            builder.load(_at(builder, args[3], ir.Constant(_I64, LINE * i), _VECTOR), align=4) for i in range(width)
         ]
         totals = _split(builder, args[0], sums.count)
         vectors = []

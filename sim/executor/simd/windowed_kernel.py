@@ -113,6 +113,8 @@ def windowed(vectors):
                     for level in range(wanted):
                         value = read_i64(pointers, 16 * level)
                         offset = read_i64(pointers, 16 * level + 8)
+                        prefetch_read(1, value + 1024)
+                        prefetch_read(1, offset + 512)
                         stop = value + 4 * read_u16(count_at + level * level_step, 2 * i)
                         while value < stop - 4:
                             near = opaque(scratch + read_u16(offset, 0))
