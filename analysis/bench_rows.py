@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sim.executor.simd.fully_connected import RowProduct
 from ..sim.executor.simd.loading import bound, load_kernels
-from ..sim.executor.simd.nm_rows import CodedRows, power_table
-from ..sim.executor.simd.row_planner import measured_formats
+from ..sim.executor.simd.rows.fully_connected import RowProduct
+from ..sim.executor.simd.rows.nm_rows import CodedRows, power_table
+from ..sim.executor.simd.rows.row_planner import measured_formats
 from ..sim.executor.simd.team import Call
 from ..workloads.nesting import NestedWeights, from_ranking
 from .bench_executor import ROUNDS, interleaved

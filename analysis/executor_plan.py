@@ -9,12 +9,12 @@ import numpy as np
 
 from ..accel.host_cpu import HostCpu, Work
 from ..sim.executor.simd.dense_product import DenseProduct
-from ..sim.executor.simd.host import host_cpu
-from ..sim.executor.simd.host_costs import crossing, least_seconds
+from ..sim.executor.simd.host.host import host_cpu
+from ..sim.executor.simd.host.host_costs import crossing, least_seconds
+from ..sim.executor.simd.host.work import Unit, network_bytes, units
 from ..sim.executor.simd.network import PlaneNetwork
 from ..sim.executor.simd.planner import Planner
 from ..sim.executor.simd.prior import best_vectors
-from ..sim.executor.simd.work import Unit, network_bytes, units
 from ..workloads.layers import CONV_OPS
 from ..workloads.network import Network
 from .fitted_table import Column, FittedTable

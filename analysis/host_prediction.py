@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..accel.host_cpu import HostCpu
-from ..sim.executor.simd.host import host_cpu, peak_share
+from ..sim.executor.simd.host.host import host_cpu, peak_share
+from ..sim.executor.simd.host.work import level_work, network_bytes
 from ..sim.executor.simd.network import PlaneNetwork
-from ..sim.executor.simd.work import level_work, network_bytes
 from ..workloads.network import Network
 from .fitted_table import Column, FittedTable
 from .progress import Progress, silent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from nestling.sim.executor.simd.int8_planes import Requantise, byte_view, new_bytes, new_sums
+from nestling.sim.executor.simd.reduced.int8_planes import Requantise, byte_view, new_bytes, new_sums
 from nestling.sim.executor.simd.team import Team
 
 from .byte_cases import ByteCase

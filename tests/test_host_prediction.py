@@ -14,9 +14,9 @@ from nestling.analysis.output import print_executions
 from nestling.analysis.report import render_report
 from nestling.analysis.study import Execution, Study
 from nestling.analysis.tables import to_json
+from nestling.sim.executor.simd.host.work import level_work
 from nestling.sim.executor.simd.network import PlaneNetwork
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
-from nestling.sim.executor.simd.work import level_work
 from nestling.workloads.bundled import load_bundled
 from nestling.workloads.network import Network
 from nestling.workloads.synthetic import with_synthetic_levels

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestling.sim.executor.executor import Executor
-from nestling.sim.executor.simd import host, synthetic
-from nestling.sim.executor.simd.host_costs import crossing, measured_calls
+from nestling.sim.executor.simd.host import host, synthetic
+from nestling.sim.executor.simd.host.host_costs import crossing, measured_calls
+from nestling.sim.executor.simd.host.work import kernel_name, level_work, network_bytes, units
 from nestling.sim.executor.simd.network import PlaneNetwork
 from nestling.sim.executor.simd.product import Choice, LayerPlan
 from nestling.sim.executor.simd.team import Call
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
-from nestling.sim.executor.simd.work import kernel_name, level_work, network_bytes, units
 from nestling.workloads.bundled import load_bundled
 from nestling.workloads.layers import Layer
 from nestling.workloads.network import Network

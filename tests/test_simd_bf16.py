@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd import bf16_product, words_kernel
-from nestling.sim.executor.simd.amx import allow_tiles, tile_configuration
-from nestling.sim.executor.simd.bf16_product import BF16_ROUNDOFF, COLUMNS, Bf16Product, agreement, bf16_bits
+from nestling.sim.executor.simd.reduced import bf16_product, words_kernel
+from nestling.sim.executor.simd.reduced.amx import allow_tiles, tile_configuration
+from nestling.sim.executor.simd.reduced.bf16_product import BF16_ROUNDOFF, COLUMNS, Bf16Product, agreement, bf16_bits
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import Layer, conv

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd.coded_product import MOST_CODES, CodedProduct
-from nestling.sim.executor.simd.nm_rows import power_table
 from nestling.sim.executor.simd.product import Product, windowed
+from nestling.sim.executor.simd.reduced.coded_product import MOST_CODES, CodedProduct
+from nestling.sim.executor.simd.rows.nm_rows import power_table
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from nestling.sim.executor.simd import amx_kernel, features, reduced_kernel, words_blocks_kernel
+from nestling.sim.executor.simd import features
+from nestling.sim.executor.simd.reduced import amx_kernel, reduced_kernel, words_blocks_kernel
 from nestling.sim.executor.simd.vectors_kernel import _INTRINSICS, COMPILES, REVISION
 
 from .simd_assembly import SAPPHIRE_RAPIDS
@@ -50,7 +51,7 @@ def test_the_doctor_names_the_paths_of_the_processor_compiled_for() -> None:
 
 
 def test_every_kernel_carries_the_revision_of_its_intrinsics() -> None:
-    assert {"formats_kernel.py", "words_kernel.py"} <= set(_INTRINSICS)
+    assert {"reduced/formats_kernel.py", "reduced/words_kernel.py"} <= set(_INTRINSICS)
     tables = (reduced_kernel.KERNELS, words_blocks_kernel.KERNELS, amx_kernel.KERNELS)
     kernels = [reduced_kernel.pick, *(kernel for table in tables for kernel in table.values())]
     assert len(kernels) == 1 + 4 * 7 + 3 * 7 + 3

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd import formats_kernel
-from nestling.sim.executor.simd.half_errors import half_error, half_errors
-from nestling.sim.executor.simd.half_product import HALF_ROUNDOFF, SHARE, HalfProduct, window_for
+from nestling.sim.executor.simd.reduced import formats_kernel
+from nestling.sim.executor.simd.reduced.half_errors import half_error, half_errors
+from nestling.sim.executor.simd.reduced.half_product import HALF_ROUNDOFF, SHARE, HalfProduct, window_for
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.bundled import FASHION_SCALE, load_bundled
 from nestling.workloads.errors import InputError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd.int8_planes import Requantise, new_bytes, new_sums
-from nestling.sim.executor.simd.int8_product import Int8Product
+from nestling.sim.executor.simd.reduced.int8_planes import Requantise, new_bytes, new_sums
+from nestling.sim.executor.simd.reduced.int8_product import Int8Product
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv

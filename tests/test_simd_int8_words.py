@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd import words_kernel
-from nestling.sim.executor.simd.int8_planes import Requantise, new_bytes, new_sums
-from nestling.sim.executor.simd.int8_words import COLUMNS, Int8WordProduct
+from nestling.sim.executor.simd.reduced import words_kernel
+from nestling.sim.executor.simd.reduced.int8_planes import Requantise, new_bytes, new_sums
+from nestling.sim.executor.simd.reduced.int8_words import COLUMNS, Int8WordProduct
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv

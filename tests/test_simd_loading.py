@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from nestling.sim.executor import simd
-from nestling.sim.executor.simd.fully_connected import RowProduct
 from nestling.sim.executor.simd.loading import Loaded, bound, load_kernels
+from nestling.sim.executor.simd.rows.fully_connected import RowProduct
 from nestling.sim.executor.simd.team import Call, call
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.nesting import from_ranking
@@ -24,7 +24,7 @@ FOLDER = Path(simd.__file__).parent
 SCRIPT = """
 import sys
 import numpy as np
-from nestling.sim.executor.simd.fully_connected import RowProduct
+from nestling.sim.executor.simd.rows.fully_connected import RowProduct
 from nestling.sim.executor.simd.loading import load_kernels
 from nestling.workloads.nesting import from_ranking
 values = np.arange(1, 61, dtype='f').reshape(4, 15)
@@ -65,11 +65,11 @@ def kernels_in(value: object) -> list[Any]:
     return [value] if hasattr(value, "py_func") else []
 
 
-@pytest.mark.parametrize("module", sorted(FOLDER.glob("*kernel*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("module", sorted(FOLDER.rglob("*kernel*.py")), ids=lambda path: path.stem)
 def test_closures_hold_nothing_that_differs_between_processes(module: Path) -> None:
     """Numba's cache is keyed by a kernel's closure. An intrinsic there has another identity in every process: each would
     compile the kernel again, and leave one more file."""
-    loaded = importlib.import_module(f"{simd.__name__}.{module.stem}")
+    loaded = importlib.import_module(".".join((simd.__name__, *module.relative_to(FOLDER).with_suffix("").parts)))
     kernels = [kernel for value in vars(loaded).values() for kernel in kernels_in(value)]
     for kernel in kernels:
         held = [cell.cell_contents for cell in kernel.py_func.__closure__ or ()]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd.nm_rows import CodedRows, power_table
+from nestling.sim.executor.simd.rows.nm_rows import CodedRows, power_table
 from nestling.sim.executor.simd.team import Team
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.errors import InputError

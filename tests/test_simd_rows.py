@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestling.sim.executor import reference
 from nestling.sim.executor.executor import TOLERANCE
-from nestling.sim.executor.simd import few_kernel, mask_kernel, nm_kernel, rows_kernel
-from nestling.sim.executor.simd.few_vectors import BatchedLinear
-from nestling.sim.executor.simd.fully_connected import RowProduct
 from nestling.sim.executor.simd.lanes_kernel import HAS_PERMUTES
 from nestling.sim.executor.simd.network import PlaneNetwork, unsupported
-from nestling.sim.executor.simd.nm_rows import CodedRows, PatternRows, pattern_of
-from nestling.sim.executor.simd.row_formats import likely_formats
-from nestling.sim.executor.simd.row_parts import FewRows, IndexedRows, entries_of, likely_window
-from nestling.sim.executor.simd.row_planner import candidates, measured_formats
+from nestling.sim.executor.simd.rows import few_kernel, mask_kernel, nm_kernel, rows_kernel
+from nestling.sim.executor.simd.rows.few_vectors import BatchedLinear
+from nestling.sim.executor.simd.rows.fully_connected import RowProduct
+from nestling.sim.executor.simd.rows.nm_rows import CodedRows, PatternRows, pattern_of
+from nestling.sim.executor.simd.rows.row_formats import likely_formats
+from nestling.sim.executor.simd.rows.row_parts import FewRows, IndexedRows, entries_of, likely_window
+from nestling.sim.executor.simd.rows.row_planner import candidates, measured_formats
 from nestling.sim.executor.simd.team import Team
 from nestling.sim.executor.simd.vectors_kernel import COMPILES, REVISION
 from nestling.workloads.errors import InputError

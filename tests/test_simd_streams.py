@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd.fully_connected import RowProduct
 from nestling.sim.executor.simd.planes import LANES, VECTORS, PlaneLayout, aligned, usable_vectors
+from nestling.sim.executor.simd.rows.fully_connected import RowProduct
 from nestling.sim.executor.simd.streams import AHEAD, LevelStreams, direct_streams, windowed_streams
 from nestling.sim.executor.simd.team import Call, Team, call
 from nestling.workloads.errors import InputError

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nestling.sim.executor.simd import formats_kernel
-from nestling.sim.executor.simd.amx_kernel import VECTORS as TILE_VECTORS
-from nestling.sim.executor.simd.bf16_product import Bf16Product
-from nestling.sim.executor.simd.coded_product import CodedProduct
-from nestling.sim.executor.simd.half_product import HalfProduct
-from nestling.sim.executor.simd.int8_planes import Requantise
-from nestling.sim.executor.simd.int8_product import Int8Product
-from nestling.sim.executor.simd.int8_words import Int8WordProduct
 from nestling.sim.executor.simd.planes import VECTORS, PlaneLayout
+from nestling.sim.executor.simd.reduced import formats_kernel
+from nestling.sim.executor.simd.reduced.amx_kernel import VECTORS as TILE_VECTORS
+from nestling.sim.executor.simd.reduced.bf16_product import Bf16Product
+from nestling.sim.executor.simd.reduced.coded_product import CodedProduct
+from nestling.sim.executor.simd.reduced.half_product import HalfProduct
+from nestling.sim.executor.simd.reduced.int8_planes import Requantise
+from nestling.sim.executor.simd.reduced.int8_product import Int8Product
+from nestling.sim.executor.simd.reduced.int8_words import Int8WordProduct
+from nestling.sim.executor.simd.reduced.words_blocks_kernel import GROUPS, ROWS
+from nestling.sim.executor.simd.reduced.words_product import word_vectors
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
-from nestling.sim.executor.simd.words_blocks_kernel import GROUPS, ROWS
-from nestling.sim.executor.simd.words_product import word_vectors
 from nestling.workloads.layers import conv
 
 from .byte_cases import byte_case

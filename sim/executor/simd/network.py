@@ -16,13 +16,13 @@ from ..store import Level
 from . import gate_kernel, packing_kernel
 from .arrangement import fused_sums, layouts, place
 from .dense_product import DenseProduct
-from .few_vectors import rows_for
 from .loading import bound, load_kernels, silent
 from .planes import Floats, PlaneLayout
 from .pooling import Pooling
 from .prior import likely_plan
 from .product import LayerPlan, Product, Work
 from .program import Program
+from .rows.few_vectors import rows_for
 from .team import Call, Team, call
 from .vectors_kernel import COMPILES
 

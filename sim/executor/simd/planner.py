@@ -161,7 +161,7 @@ def environment_key() -> str:
 
 def _kernel_sources() -> list[str]:
     folder = Path(__file__).parent
-    return [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*kernel*.py"))]
+    return [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*kernel*.py"))]
 
 
 def cache_folder() -> Path:

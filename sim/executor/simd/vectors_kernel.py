@@ -26,9 +26,9 @@ _INTRINSICS = (
     "vectors_kernel.py",
     "lanes_kernel.py",
     "machine_kernel.py",
-    "sparse_lanes_kernel.py",
-    "formats_kernel.py",
-    "words_kernel.py",
+    "rows/sparse_lanes_kernel.py",
+    "reduced/formats_kernel.py",
+    "reduced/words_kernel.py",
     "edges_kernel.py",
     "curves_kernel.py",
 )

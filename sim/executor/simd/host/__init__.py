@@ -1,0 +1,1 @@
+"""What this CPU can do, and what its kernels cost: measured, for predictions beside measurements."""

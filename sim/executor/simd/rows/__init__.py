@@ -1,0 +1,1 @@
+"""Sparse matrices times one vector or a few: fully connected layers."""
