@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +15,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="command-line, resnet50, designs, engines, scale-sim, dram, trace, smartdeal; all of these by default. "
-            "Alone: executor."
+            "Alone: executor, with its tables after it: products, network, two-threads, rows, nested, start-up; all by "
+            "default."
         ),
     ] = None,
     large: Annotated[
@@ -27,33 +29,43 @@ def bench(
         str | None,
         typer.Option("--tune", help="`executor`: measure the kernels for this model, keep the choices, show the plan."),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="`executor`: the tables of the README.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="`executor`: the tables as markdown.")] = False,
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Put the tables between the marks of this file.")
+    ] = None,
     json: opt.Json = False,
 ) -> None:
     """Measure nestling's own speed on this machine (CPU seconds; medians).
 
     Example: `nestling bench trace --large` · `nestling bench executor --peers` ·
-    `nestling bench executor --tune resnet50`
+    `nestling bench executor rows nested` · `nestling bench executor --tune resnet50`
     """
     from .bench import run_benchmarks
     from .output import print_bench, progress_bars
+    from .readme_tables import bench_markdown, write_block
 
     if tune is not None:
         _tune(tune, json=json)
-    elif suites == ["executor"]:
-        _executor(peers=peers, markdown=markdown, json=json)
+    elif suites and suites[0] == "executor":
+        _executor(suites[1:], peers=peers, markdown=markdown, readme=readme, json=json)
     else:
         with progress_bars() as progress:
             rows = run_benchmarks(progress, suites or (), large=large)
+        if readme is not None:
+            write_block(readme, "nestling bench", bench_markdown(rows))
         print_bench(rows, as_json=json)
 
 
-def _executor(*, peers: bool, markdown: bool, json: bool) -> None:
+def _executor(tables: list[str], *, peers: bool, markdown: bool, readme: Path | None, json: bool) -> None:
+    from .executor_comparison import markdown as markdown_of
     from .executor_comparison import print_executor_bench, run_executor_bench
     from .output import progress_bars
+    from .readme_tables import write_block
 
     with progress_bars() as progress:
-        found = run_executor_bench(peers=peers, progress=progress)
+        found = run_executor_bench(tables, peers=peers, progress=progress)
+    if readme is not None:
+        write_block(readme, "nestling bench executor", markdown_of(found))
     print_executor_bench(found, as_markdown=markdown, as_json=json)
 
 

@@ -33,6 +33,10 @@ ROUNDS = 9
 TURN_S = 3e-3
 
 
+#: Seconds since some moment: of CPU time, or of the wall clock.
+Clock = Callable[[], float]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One product at one pattern: useful GFLOP/s of ours, and per peer our speed-up (median of paired ratios)."""
@@ -64,28 +68,32 @@ def compare(
     return rows, sorted(missing)
 
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds per run of every candidate in every round, BLAS limited to one thread.
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], rounds: int, *, clock: Clock = time.process_time, rest_s: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds (by default of CPU time) per run of every candidate in every round, BLAS limited to one thread.
 
-    In its turn a candidate runs for about :data:`TURN_S`, so that caches hold its own operands and not its rivals'.
+    In its turn a candidate runs for about :data:`TURN_S`, so that caches hold its own operands and not its rivals'; before
+    it all rest for ``rest_s``, so that threads which go on spinning after a run do not disturb the next candidate.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with single_threaded():
         times = {}
         for name, run in runs.items():
             run()
-            times[name] = max(1, round(TURN_S / max(1e-6, _cpu_seconds(run, 1))))
+            times[name] = max(1, round(TURN_S / max(1e-6, _seconds(run, 1, clock))))
         for _ in range(rounds):
             for name, run in runs.items():
-                seconds[name].append(_cpu_seconds(run, times[name]))
+                time.sleep(rest_s)
+                seconds[name].append(_seconds(run, times[name], clock))
     return seconds
 
 
-def _cpu_seconds(run: Callable[[], Any], times: int) -> float:
-    start = time.process_time()
+def _seconds(run: Callable[[], Any], times: int, clock: Clock) -> float:
+    start = clock()
     for _ in range(times):
         run()
-    return (time.process_time() - start) / times
+    return (clock() - start) / times
 
 
 def single_threaded() -> contextlib.AbstractContextManager[object]:

@@ -1,76 +1,111 @@
-"""`nestling bench executor`: our kernels beside what is installed, measured in a process with one thread per library."""
+"""`nestling bench executor`: our kernels beside what is installed, each table measured in a process of its own."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
-from rich.table import Table
+from rich.markdown import Markdown
 
-from .bench_executor import PATTERNS, Comparison, compare, geometric_means, markdown
-from .bench_network import NetworkRow, network_rows
-from .bench_network import markdown as network_markdown
+from ..workloads.errors import unknown_name
+from . import bench_executor, bench_nested, bench_network, bench_rows, bench_startup
 from .output import console, print_object
-from .progress import Progress
+from .progress import Progress, silent
 
 T = TypeVar("T")
 #: Variables that numerical libraries read once, when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def run_executor_bench(*, peers: bool, progress: Progress) -> tuple[list[Comparison], list[str], list[NetworkRow]]:
-    """Products at every pattern, peers that are missing, and whole networks; five to ten minutes on a quiet machine."""
-    rows: list[Comparison] = []
-    missing: set[str] = set()
+class Measured(NamedTuple):
+    """One table: rows as dataclasses, and the same in markdown."""
+
+    title: str
+    rows: Sequence[Any]
+    markdown: str
+
+
+def _products(*, peers: bool) -> Measured:
+    rows, missing = bench_executor.compare(patterns=tuple(bench_executor.PATTERNS), peers=peers, progress=silent)
+    title = "Our kernels: speed-up, geometric mean over the layers [least-largest], one thread"
+    return Measured(title, rows, bench_executor.markdown(rows, missing))
+
+
+def _network(*, peers: bool, threads: int = 1) -> Measured:
+    del peers
+    rows = bench_network.network_rows(threads=threads, progress=silent)
+    return Measured("Whole networks", rows, bench_network.markdown(rows, threads=threads))
+
+
+def _rows(*, peers: bool) -> Measured:
+    rows, missing = bench_rows.rows_bench(peers=peers, progress=silent)
+    title = "One vector and eight, 4096 x 2048, one thread: speed-up, median of pairs"
+    return Measured(title, rows, bench_rows.markdown(rows, missing))
+
+
+def _nested(*, peers: bool) -> Measured:
+    del peers
+    rows = bench_nested.nested_costs(progress=silent)
+    title = "A level of the nested store against a private copy of it; a step from the sparser level against the level"
+    return Measured(title, rows, bench_nested.markdown(rows))
+
+
+def _startup(*, peers: bool) -> Measured:
+    del peers
+    rows = bench_startup.startup_rows(progress=silent)
+    return Measured("Start-up", rows, bench_startup.markdown(rows))
+
+
+#: What can be measured, in the order of the README's tables.
+TABLES: Mapping[str, Callable[..., Measured]] = {
+    "products": _products,
+    "network": _network,
+    "two-threads": partial(_network, threads=2),
+    "rows": _rows,
+    "nested": _nested,
+    "start-up": _startup,
+}
+
+
+def run_executor_bench(names: Sequence[str], *, peers: bool, progress: Progress) -> dict[str, Measured]:
+    """The tables of ``names`` (all by default), one after the other; a quarter of an hour on a quiet machine.
+
+    Raises
+    ------
+    InputError
+        for a table that does not exist.
+    """
+    for name in names:
+        if name not in TABLES:
+            raise unknown_name("table of 'bench executor'", name, TABLES)
+    wanted = list(names or TABLES)
+    found = {}
     with one_thread():
-        for done, pattern in enumerate(PATTERNS, start=1):
-            found, absent = _apart(_compare, pattern, peers)
-            rows += found
-            missing |= set(absent)
-            progress("bench executor", done, len(PATTERNS) + 1)
-        networks = _apart(_networks)
-    progress("bench executor", len(PATTERNS) + 1, len(PATTERNS) + 1)
-    return rows, sorted(missing), networks
+        for done, name in enumerate(wanted, start=1):
+            found[name] = _apart(TABLES[name], peers)
+            progress("bench executor", done, len(wanted))
+    return found
 
 
-def print_executor_bench(
-    found: tuple[list[Comparison], list[str], list[NetworkRow]], *, as_markdown: bool, as_json: bool
-) -> None:
-    """The comparison as tables, as the README's markdown, or as JSON."""
-    rows, missing, networks = found
+def print_executor_bench(found: Mapping[str, Measured], *, as_markdown: bool, as_json: bool) -> None:
+    """The tables for the terminal, as markdown, or as JSON."""
     if as_json:
-        print_object({"rows": [asdict(x) for x in rows], "missing": missing, "networks": [asdict(x) for x in networks]})
+        print_object({name: [asdict(row) for row in table.rows] for name, table in found.items()})
     elif as_markdown:
-        text = f"{markdown(rows, missing)}\n\n{network_markdown(networks)}"
-        console().print(text, markup=False, highlight=False, soft_wrap=True)
+        console().print(markdown(found), markup=False, highlight=False, soft_wrap=True)
     else:
-        _print_tables(rows, missing, networks)
+        console().print(Markdown(markdown(found)))
 
 
-def _print_tables(rows: list[Comparison], missing: list[str], networks: list[NetworkRow]) -> None:
-    means = geometric_means(rows)
-    peers = sorted({peer for found in means.values() for peer in found})
-    table = Table(title="speed-up of our kernels, geometric mean (least to largest), one thread")
-    for heading in ("density", *peers):
-        table.add_column(heading)
-    for pattern, found in means.items():
-        cells = (f"{found[p][0]:.2f} [{found[p][1]:.2f}-{found[p][2]:.2f}]" if p in found else "-" for p in peers)
-        table.add_row(pattern, *cells)
-    console().print(table)
-    whole = Table(title="ResNet-50, one image, one thread")
-    for heading in ("level", "ours, CPU ms", "ONNX Runtime dense, CPU ms", "speed-up"):
-        whole.add_column(heading)
-    for row in networks:
-        peer, speedup = ("-", "-") if row.peer_ms is None else (f"{row.peer_ms:.1f}", f"{row.speedup:.2f}")
-        whole.add_row(row.name, f"{row.ours_ms:.1f}", peer, speedup)
-    console().print(whole)
-    if missing:
-        console().print(f"Not installed, not compared: {', '.join(missing)}")
+def markdown(found: Mapping[str, Measured]) -> str:
+    """All tables with their titles."""
+    return "\n\n".join(f"**{table.title}**\n\n{table.markdown}" for table in found.values())
 
 
 @contextmanager
@@ -88,15 +123,7 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _apart(work: Callable[..., T], *arguments: Any) -> T:
+def _apart(work: Callable[..., T], peers: bool) -> T:
     """Run ``work`` in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
-
-
-def _compare(pattern: str, peers: bool) -> tuple[list[Comparison], list[str]]:
-    return compare(patterns=(pattern,), peers=peers, progress=lambda stage, done, total: None)
-
-
-def _networks() -> list[NetworkRow]:
-    return network_rows(progress=lambda stage, done, total: None)
+        return pool.submit(work, peers=peers).result()

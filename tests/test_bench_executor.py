@@ -10,11 +10,14 @@ from nestling.analysis import bench_executor
 from nestling.analysis.bench_executor import Comparison, geometric_means, interleaved, markdown, our_product, pruned
 from nestling.analysis.bench_network import NetworkRow, magnitude_pruned
 from nestling.analysis.bench_network import markdown as network_markdown
-from nestling.analysis.executor_comparison import one_thread
+from nestling.analysis.executor_comparison import Measured, one_thread, run_executor_bench
+from nestling.analysis.executor_comparison import markdown as joined
 from nestling.analysis.executor_peers import PEERS
+from nestling.analysis.progress import silent
 from nestling.sim.executor import reference
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.bundled import FASHION_SCALE, load_bundled
+from nestling.workloads.errors import InputError
 from nestling.workloads.zoo import build
 
 
@@ -100,3 +103,13 @@ def test_the_onnx_peer_computes_the_same_network() -> None:
         found = onnx_runtime(network, level, threads=1)(image)[0].reshape(-1)
         expected = reference.forward(network, image, level).reshape(-1)
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_an_unknown_table_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'rows'"):
+        run_executor_bench(["row"], peers=False, progress=silent)
+
+
+def test_all_tables_stand_under_their_titles() -> None:
+    found = {"a": Measured("Title", [], "| a |\n| --- |"), "b": Measured("Other", [], "text")}
+    assert joined(found) == "**Title**\n\n| a |\n| --- |\n\n**Other**\n\ntext"
