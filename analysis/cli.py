@@ -105,7 +105,7 @@ def lower(
 
     Layers are lowered one by one; a run that was interrupted goes on where it stopped. The file is Parquet:
     `pandas.read_parquet("trace.parquet")` opens it. With `--requests DIR --layer NAME --level L -a DESIGN` the layer's DRAM
-    requests are written, too, as DRAMsim3 and Ramulator traces.
+    requests are written, too, as DRAMsim3 and Ramulator traces, with the cycles in which the tile pipeline asks for them.
     """
     if (requests is None) != (layer is None):
         raise typer.BadParameter("--requests DIR and --layer NAME belong together")
@@ -253,8 +253,8 @@ def execute(
         files=opt.file_options(None, None, table),
     )  # fmt: skip
     with progress_bars() as progress:
-        executions = execute_levels(workload, level, threads=available_threads(), repeats=repeats, progress=progress)[1]
-    print_executions(workload.network, executions, as_json=json)
+        found = execute_levels(workload, level, threads=available_threads(), repeats=repeats, progress=progress)[1]
+    print_executions(workload.network, found, as_json=json)
     for text in workload.network.notes:
         note(f"! {text}")
 
@@ -290,7 +290,7 @@ def dram(
     mapping: Annotated[
         str | None, typer.Option("--mapping", help="Address mapping: a name, or fields from the lowest bit on.")
     ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List the devices.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the devices, or the one of --device.")] = False,
     json: opt.Json = False,
 ) -> None:
     """Run a memory request trace (DRAMsim3 or Ramulator form) on a DRAM device, command by command.
@@ -300,7 +300,7 @@ def dram(
     from .dram_command import print_devices, print_run, run_trace
 
     if listing:
-        print_devices(as_json=json)
+        print_devices(device, as_json=json)
         return
     if trace is None or device is None:
         raise typer.BadParameter("a TRACE and --device NAME are needed; --list shows the devices")

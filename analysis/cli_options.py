@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Argument(
-        help="`fashion` (bundled, trained), a built-in network such as `resnet50`, or a .csv, .json (from PyTorch, see "
-        "`nestling exporter`), .onnx or .safetensors file."
+        help="`fashion` or `digits` (bundled, trained), a built-in network such as `resnet50`, or a .csv, .json (from "
+        "PyTorch, see `nestling exporter`), .onnx or .safetensors file."
     ),
 ]
 Settings = Annotated[

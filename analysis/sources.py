@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..workloads.smartdeal.basis_weights import BasisWeights
     from .file_sources import FileOptions
 
-#: Name of the bundled trained network.
-BUNDLED = "fashion"
+#: Names of the bundled trained networks; the first is what commands use unless told otherwise.
+BUNDLED = ("fashion", "digits")
 #: What `nestling run` compares unless told otherwise: a sparse array and a dense one with as many multipliers.
 DEFAULT_DESIGNS = ("nm-lanes-16x8", "systolic-16x16")
 DEFAULT_DENSITIES = (1.0, 0.5, 0.25, 0.13)
@@ -75,6 +75,7 @@ def load_workload(
     """Resolve MODEL.
 
     * ``fashion``: the bundled network with its trained levels and 2,000 test images;
+    * ``digits``: the small bundled one, with 450 test images and 256 training images that calibrate;
     * a network of the zoo, with ``parameters`` that differ from its defaults: synthetic levels of the given densities;
     * a ``.csv`` layer table or SCALE-Sim topology (with ``options``): synthetic levels, too, or its own N:M patterns;
     * a ``.safetensors`` file written by nestling, or with weights by name: its own levels, with ``images`` (.npz of images
@@ -94,10 +95,10 @@ def load_workload(
     """
     path = Path(model)
     _check_options(model, parameters=parameters, shapes=shapes, options=options)
-    if model == BUNDLED or path.suffix == ".safetensors":
+    if model in BUNDLED or path.suffix == ".safetensors":
         if densities is not None:
             raise InputError(f"'{model}' has its own trained levels; --levels sets densities of shape-only models")
-        return _trained(path if model != BUNDLED else None, images, options)
+        return _bundled(model, images) if model in BUNDLED else _trained(path, images, options)
     if images is not None and path.suffix != ".onnx":
         raise InputError(f"'{model}' takes no images: it has no weight values, or brings its own inputs")
     if path.suffix == ".json" and model not in NETWORKS:
@@ -220,32 +221,48 @@ def _shape_only(
 
 
 def _unknown_model(model: str) -> InputError:
-    error = unknown_name("model", model, [BUNDLED, *NETWORKS])
+    error = unknown_name("model", model, [*BUNDLED, *NETWORKS])
     return InputError(
         f"{error}; or a .csv layer table or topology, an .onnx model, a .json export or a .safetensors file"
     )
 
 
 def _without_parameters(model: str, path: Path) -> InputError:
-    if model != BUNDLED and path.suffix not in (".csv", ".json", ".onnx", ".safetensors"):
+    if model not in BUNDLED and path.suffix not in (".csv", ".json", ".onnx", ".safetensors"):
         return _unknown_model(model)
     return InputError(f"'{model}' has no parameters; --set is for the networks that `nestling models` lists with some")
 
 
-def _trained(path: Path | None, images: Path | None, options: FileOptions | None) -> Workload:
-    from ..workloads.bundled import FASHION_SCALE, load_bundled, load_images
-    from ..workloads.weights_file import load_network
+def _bundled(name: str, images: Path | None) -> Workload:
+    """A bundled network on its test images, or on those of a file."""
+    from ..workloads.bundled import FASHION_NAME, FASHION_SCALE, load_bundled, load_images
+    from ..workloads.digits import DIGITS_CALIBRATION, DIGITS_SCALE, bundled_digits
 
-    if path is None:
+    if name == FASHION_NAME:
         network, pixels, labels = load_bundled()
         if images is not None:
             pixels, labels = load_images(images)
-    else:
-        from .file_sources import FileOptions, named_weights
+        return Workload(network, _scaled(pixels, FASHION_SCALE), labels)
+    network, split = bundled_digits()
+    calibration = split.train[:DIGITS_CALIBRATION].reshape(-1, 1, 8, 8)
+    if images is None:
+        return Workload(network, split.test.reshape(-1, 1, 8, 8), split.test_labels, calibration=calibration)
+    pixels, labels = load_images(images)
+    return Workload(network, _scaled(pixels, DIGITS_SCALE), labels, calibration=calibration)
 
-        network = named_weights(path, options or FileOptions()) or load_network(path)
-        if images is None:
-            return Workload(network)
-        pixels, labels = load_images(images)
-    scaled = (pixels[:, None].astype(np.float32) * np.float32(FASHION_SCALE)).astype(np.float32)
-    return Workload(network, scaled, labels)
+
+def _scaled(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.float32]:
+    """Network input (N, 1, H, W) of images (N, H, W)."""
+    return (pixels[:, None].astype(np.float32) * np.float32(scale)).astype(np.float32)
+
+
+def _trained(path: Path, images: Path | None, options: FileOptions | None) -> Workload:
+    from ..workloads.bundled import FASHION_SCALE, load_images
+    from ..workloads.weights_file import load_network
+    from .file_sources import FileOptions, named_weights
+
+    network = named_weights(path, options or FileOptions()) or load_network(path)
+    if images is None:
+        return Workload(network)
+    pixels, labels = load_images(images)
+    return Workload(network, _scaled(pixels, FASHION_SCALE), labels)

@@ -107,7 +107,7 @@ def test_listings(run):
     status, out, _ = run("models", "--json")
     models = {m["name"]: m for m in json.loads(out)["models"]}
     assert status == 0
-    assert len(models) == 28  # 25 with reference tables, the bundled one, VGG-11, the decoder of any size
+    assert len(models) == 29  # 25 with reference tables, the two bundled ones, VGG-11, the decoder of any size
     assert models["resnet50"]["macs"] == 4_089_184_256
     status, out, _ = run("accels", "nm-lanes-16x8")
     assert status == 0

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from nestling.workloads.bundled import load_images
 from nestling.workloads.digits import (
+    DIGITS_DENSITIES,
     DIGITS_IMAGES,
+    DIGITS_WEIGHTS,
     accuracy_on,
+    bundled_digits,
     digits_layers,
     digits_network,
     digits_split,
     layer_inputs,
 )
-from nestling.workloads.digits_record import COLUMNS, DigitsRecord, Row, claims, read_record, spread
-from nestling.workloads.digits_training import compare_on_digits, merge, record_text
+from nestling.workloads.digits_record import COLUMNS, DigitsRecord
+from nestling.workloads.digits_training import compare_on_digits
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv
 from nestling.workloads.network import INPUT, Network
+from nestling.workloads.training_record import Row, merge, spread
 from sklearn.datasets import load_digits
 
 
@@ -73,6 +78,23 @@ def test_the_perceptron() -> None:
     assert accuracy_on(network, x, (output.argmax(1) + 1) % 10) == 0.0
 
 
+def test_the_bundled_network_is_the_recorded_one_and_reaches_what_is_recorded() -> None:
+    model = DigitsRecord.read().model
+    assert hashlib.sha256(DIGITS_WEIGHTS.read_bytes()).hexdigest() == model["sha256"]
+    assert model["sha256"] in DIGITS_WEIGHTS.with_name("README.md").read_text()
+    network, split = bundled_digits()
+    np.testing.assert_allclose(network.densities, DIGITS_DENSITIES, atol=1 / 50_200)
+    assert network.layers == digits_layers()
+    np.testing.assert_array_equal(split.test, digits_split(model["seed"]).test)
+    for level, recorded in enumerate(model["accuracies"]):
+        x = split.test
+        for name in ("fc1", "fc2", "fc3"):
+            x = np.maximum(x, 0) @ network.weights[name].dense(level).T + network.biases[name][level]
+        # Another order of summation may turn one image whose two best classes are all but equal.
+        assert abs((x.argmax(1) == split.test_labels).sum() - 450 * recorded) <= 1
+    assert min(model["accuracies"]) >= 0.95
+
+
 def test_other_networks_are_refused() -> None:
     layers = (conv("c", INPUT, C=1, H=8, K=2, R=3),)
     with pytest.raises(InputError, match="'c': not a linear layer"):
@@ -88,26 +110,26 @@ def made_record(**middle: float) -> DigitsRecord:
             m,
             "1",
             1.0,
-            0.1,
+            "0.1",
             {c: [middle.get(m.split()[0], 0.97) if c == COLUMNS[1] else 0.97] for c in COLUMNS},
         )
         for m in methods
     ]
     rows += [
-        Row("N:M", m, "1", 1.0, 0.1, {"1:8": [value]})
+        Row("N:M", m, "1", 1.0, "0.1", {"1:8": [value]})
         for m, value in (("one-shot", 0.5), ("ASP fine-tune", 0.6), ("SR-STE", 0.59), ("LBC", 0.9))
     ]
     rows += [
-        Row("post-training", "magnitude", "0", 0.0, 0.0, {"90%": [0.8]}),
-        Row("post-training", "OBC", "0", 0.0, 0.0, {"90%": [0.9]}),
-        Row("post-training", "error ratio", "0", 0.0, 0.0, {"2:4": [80.0, 4.9]}),
+        Row("post-training", "magnitude", "-", 0.0, "-", {"90%": [0.8]}),
+        Row("post-training", "OBC", "-", 0.0, "-", {"90%": [0.9]}),
+        Row("post-training", "error ratio", "-", 0.0, "-", {"2:4": [80.0, 4.9]}),
     ]
     return DigitsRecord(seeds=[0], rows=rows, settings={})
 
 
 def test_claims_follow_the_figures() -> None:
     record = made_record(joint=0.96, sandwich=0.959, **{"post-hoc": 0.861})
-    found = {claim.text.split(" at ")[0].split(", ")[0]: claim for claim in claims(record)}
+    found = {claim.text.split(" at ")[0].split(", ")[0]: claim for claim in record.claims()}
     assert found["joint: points behind independent models"].measured == 1.0  # exactly at the bar
     assert found["joint: points behind independent models"].holds
     assert not found["sandwich: points behind independent models"].holds
@@ -124,8 +146,8 @@ def test_seeds_are_merged_cell_by_cell(tmp_path) -> None:
     rows = merge([one[:-1], two[:-1]])
     assert rows[2].cells[COLUMNS[1]] == [0.9, 0.94]
     record = replace(made_record(), seeds=[0, 1], rows=rows + made_record().rows[-1:])
-    (tmp_path / "r.json").write_text(record_text(record))
-    assert read_record(tmp_path / "r.json") == record
+    (tmp_path / "r.json").write_text(record.text())
+    assert DigitsRecord.read(tmp_path / "r.json") == record
 
 
 def test_spread_is_over_the_sample() -> None:
@@ -136,7 +158,7 @@ def test_spread_is_over_the_sample() -> None:
 def test_a_file_that_is_no_record(tmp_path) -> None:
     (tmp_path / "r.json").write_text('{"rows": []}')
     with pytest.raises(InputError, match="not a record"):
-        read_record(tmp_path / "r.json")
+        DigitsRecord.read(tmp_path / "r.json")
 
 
 def test_no_seed_no_table() -> None:
@@ -145,7 +167,7 @@ def test_no_seed_no_table() -> None:
 
 
 def test_the_bundled_record_is_whole_and_meets_the_bars() -> None:
-    record = read_record()
+    record = DigitsRecord.read()
     assert record.seeds == [0, 1, 2, 3, 4]
     for row in record.rows:
         for values in row.cells.values():
@@ -153,4 +175,4 @@ def test_the_bundled_record_is_whole_and_meets_the_bars() -> None:
             if row.method != "error ratio":
                 np.testing.assert_allclose(np.array(values) * 450, np.round(np.array(values) * 450), atol=1e-6)
     assert record.row("levels", "scratch-B").epochs == "120"
-    assert all(claim.holds for claim in claims(record))
+    assert all(claim.holds for claim in record.claims())

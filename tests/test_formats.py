@@ -18,7 +18,7 @@ from nestling.traces.formats import (
 )
 from nestling.workloads.errors import InputError
 
-ALL = {**FORMATS, "nm3": GroupedSlots(3), "nm16_packed": PackedSlots(16)}
+ALL = {**FORMATS, "nm3": GroupedSlots(3), "nm32_packed": PackedSlots(32)}
 Case = tuple[np.ndarray, np.ndarray, int, int, int]  # values, keep, level, levels, value_bits
 
 

@@ -187,9 +187,11 @@ ORACLES: dict[str, Callable[[Case], str]] = {
     "run_length": run_length_oracle,
     "nm4": nm_oracle(4),
     "nm8": nm_oracle(8),
+    "nm16": nm_oracle(16),
     "nm3": nm_oracle(3),
     "nm4_packed": packed_oracle(4),
     "nm8_packed": packed_oracle(8),
+    "nm16_packed": packed_oracle(16),
     "level_ordered": level_ordered_oracle,
     "level_tag": level_tag_oracle,
 }

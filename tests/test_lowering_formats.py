@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nestling.traces.formats import FORMATS
 from nestling.traces.lowering import lower
-from nestling.workloads.layers import conv
+from nestling.workloads.layers import conv, linear
 from nestling.workloads.nesting import NestedWeights
 from nestling.workloads.network import INPUT, Network
 from nestling.workloads.sparsify import sparsify
@@ -21,6 +21,16 @@ def test_a_4_of_8_convolution_takes_four_slots_per_group(kernel):
     for level, slots in enumerate((4, 2, 1)):
         bits = 4 + groups * slots * (8 + 3)  # header; a value and its place in the group per slot
         assert trace.layers[0].storage["nm8"][level] == -(-bits // 8)
+
+
+def test_a_1_of_16_ladder_is_stored_as_such():
+    layer = linear("fc", INPUT, features_in=64, features_out=32)
+    values = np.random.default_rng(2).normal(size=layer.weight_shape).astype(np.float32)
+    dense = Network("n", (layer,), {"fc": NestedWeights(values, np.ones(values.shape, np.uint8), 1)})
+    storage = lower(sparsify(dense, "nm", patterns=["2:16", "1:16"]), weight_bits=8).layers[0].storage
+    groups = values.size // 16
+    assert storage["nm16"].tolist() == [-(-(5 + groups * n * (8 + 4)) // 8) for n in (2, 1)]
+    assert storage["nm16_packed"].tolist() == [-(-(5 + groups * bits) // 8) for bits in (2 * 8 + 7, 8 + 4)]
 
 
 def test_formats_keep_their_order_and_others_see_the_plain_matrix():

@@ -11,11 +11,13 @@ from nestling.accel.design import load_design
 from nestling.analysis.methods import CHOICES, OWN, compare_methods, make_variant, method_table
 from nestling.analysis.methods_output import methods_json, terminal_tables, write_methods
 from nestling.analysis.run import RunOptions
-from nestling.analysis.sources import Workload
+from nestling.analysis.sources import Workload, load_workload
 from nestling.sim.executor import executor_for
 from nestling.sim.executor.executor import Executor
 from nestling.sim.executor.geometry import convolution_of
 from nestling.sim.executor.layer_inputs import input_hessians, input_vectors, window_vectors
+from nestling.workloads.bundled import load_images
+from nestling.workloads.digits import DIGITS_IMAGES
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv, linear
 from nestling.workloads.nesting import from_ranking
@@ -104,6 +106,31 @@ def test_outputs(workload: Workload, tmp_path: Path):
     before = {file: file.read_bytes() for file in tmp_path.glob("methods.*")}
     write_methods(comparison, tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.glob("methods.*")} == before
+
+
+def test_the_bundled_digits_network_with_what_is_made_of_its_dense_level():
+    digits = load_workload("digits")
+    methods = [OWN, "magnitude", "obc_per_level"]
+    comparison = compare_methods(digits, methods, [load_design("systolic-16x16")], options=OPTIONS)
+    assert comparison.images == 450  # calibrated on training images: all test images are measured
+    table = method_table(comparison).set_index(["method", "level"])
+    assert table["density"]["obc_per_level"].tolist() == pytest.approx([1.0, 0.2, 0.08, 0.03], abs=2e-3)
+    accuracy = table["accuracy"]
+    assert accuracy[OWN][0] == accuracy["obc_per_level"][0] == accuracy["magnitude"][0]
+    for level in (2, 3):  # training beats what is done afterwards, and OBC what does not look at inputs
+        assert accuracy[OWN][level] > accuracy["obc_per_level"][level] > accuracy["magnitude"][level]
+
+
+def test_own_images_are_scaled_as_the_bundled_ones(tmp_path: Path):
+    pixels, labels = load_images(DIGITS_IMAGES)
+    np.savez(tmp_path / "own.npz", images=pixels[:20], labels=labels[:20])
+    digits = load_workload("digits", images=tmp_path / "own.npz")
+    np.testing.assert_array_equal(digits.images.reshape(20, -1), pixels[:20].reshape(20, -1) / np.float32(16))
+    assert digits.labels.tolist() == labels[:20].tolist()
+    with pytest.raises(InputError, match="'digits' has its own trained levels"):
+        load_workload("digits", densities=[0.5])
+    with pytest.raises(InputError, match="'digits' has no parameters"):
+        load_workload("digits", parameters={"image": 9})
 
 
 def test_mistakes(workload: Workload):

@@ -19,6 +19,7 @@ from nestling.workloads.schedule import (
     keep_from_ranking,
     layer_counts,
     learning_rate,
+    scratch_b_epochs,
 )
 
 SHAPES = st.dictionaries(
@@ -157,6 +158,12 @@ def test_learning_rate_warms_up_and_ends_at_zero():
 def test_wrong_settings_are_input_errors(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_scratch_b_is_the_flop_rule_with_its_cap():
+    assert scratch_b_epochs(60, 0.8) == 75
+    assert scratch_b_epochs(60, 1.0) == 60
+    assert [scratch_b_epochs(60, share) for share in (0.2, 0.08, 0.03)] == [120, 120, 120]
 
 
 def test_recipe_lists_every_wrong_setting():

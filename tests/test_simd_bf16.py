@@ -139,7 +139,7 @@ SCRIPT = """
 import sys
 import numpy as np
 from tests.test_simd_bf16 import block_case, run
-from nestling.sim.executor.simd import words_kernel
+from nestling.sim.executor.simd.reduced import words_kernel
 assert not words_kernel.HAS_BF16
 case = block_case(8, rows=33, columns=100, reduction=100, block=(16, 32))
 np.save(sys.argv[1], run(case, 1, level=1, dense=False))
@@ -161,7 +161,7 @@ def test_other_processors_give_the_same_bits(processor: str, features: str, tmp_
 def test_tiles_compile_to_their_instructions(tmp_path: Path) -> None:
     """Compiled for a processor that has AMX; not run on one."""
     product = (
-        "from nestling.sim.executor.simd import bf16_product\nbf16_product.allow_tiles = lambda: True\n"
+        "from nestling.sim.executor.simd.reduced import bf16_product\nbf16_product.allow_tiles = lambda: True\n"
         "product = bf16_product.Bf16Product(layer, weights, *layouts, vectors=4)"
     )
     lines = assembly(product, tmp_path, SAPPHIRE_RAPIDS)

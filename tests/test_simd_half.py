@@ -150,7 +150,7 @@ def test_every_layer_of_a_network_reports_its_error() -> None:
 def test_halves_compile_to_their_instruction(tmp_path: Path) -> None:
     """Compiled for a processor with AVX512-FP16; not run on one."""
     product = (
-        "from nestling.sim.executor.simd.half_product import HalfProduct\n"
+        "from nestling.sim.executor.simd.reduced.half_product import HalfProduct\n"
         "product = HalfProduct(layer, weights, *layouts, vectors=8)"
     )
     lines = assembly(product, tmp_path, SAPPHIRE_RAPIDS)

@@ -99,8 +99,8 @@ import numpy as np
 from tests.byte_cases import byte_case
 from tests.test_simd_int8 import run as run_sparse
 from tests.test_simd_int8_words import run as run_words
-from nestling.sim.executor.simd import words_kernel
-from nestling.sim.executor.simd.int8_planes import Requantise
+from nestling.sim.executor.simd.reduced import words_kernel
+from nestling.sim.executor.simd.reduced.int8_planes import Requantise
 from nestling.workloads.layers import conv
 case = byte_case(conv("c", "input", C=70, H=5, W=9, K=18, R=3, padding=1), 4, zero=3)
 asked = Requantise(np.full(18, 1e-3, "f"), 2)

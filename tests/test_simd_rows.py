@@ -305,8 +305,8 @@ def test_networks_of_several_row_vectors(rows: int) -> None:
 SCRIPT = """
 import sys
 import numpy as np
-from nestling.sim.executor.simd.fully_connected import RowProduct
-from nestling.sim.executor.simd.nm_rows import CodedRows
+from nestling.sim.executor.simd.rows.fully_connected import RowProduct
+from nestling.sim.executor.simd.rows.nm_rows import CodedRows
 from nestling.workloads.nesting import NestedWeights
 r = np.random.default_rng(5)
 v = r.standard_normal((9, 192)).astype('f')

@@ -174,6 +174,22 @@ def test_nested_training_beats_thresholding_at_the_sparsest_level():
     assert all((w.values[w.keep == 0] == 0).all() for w in network.weights.values())
 
 
+def test_a_start_under_fixed_masks_never_leaves_them():
+    rng = np.random.default_rng(5)
+    shapes = {x.name: x.weight_shape for x in toy_layers() if x.has_weights}
+    keep = {name: (rng.random(shape) < 0.5).astype(np.uint8) for name, shape in shapes.items()}
+    settings = recipe(epochs=6, peak_rate=0.05)
+    weights, biases = torch_training.train_dense(toy_layers(), images(), settings, keep=keep)
+    for name, mask in keep.items():
+        np.testing.assert_array_equal(weights[name].numpy() != 0, mask == 1)
+    assert measured(weights, biases) > 0.8
+    trainer = torch_training.NestedTrainer(
+        toy_layers(), (weights, biases), densities=(0.5,), recipe=recipe(epochs=1), keep=keep
+    )
+    trainer.train(images(64))
+    assert all(np.array_equal(trainer.network("n").weights[name].keep, mask) for name, mask in keep.items())
+
+
 def test_the_start_is_left_untouched():
     start = random_start()
     before = {n: w.clone() for n, w in start[0].items()}

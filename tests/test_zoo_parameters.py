@@ -159,7 +159,7 @@ def test_models_lists_parameters_with_ranges(
     monkeypatch.setattr(sys, "argv", ["nestling", "models", "--json"])
     cli.app(standalone_mode=False)
     listed = {model["name"]: model for model in json.loads(capsys.readouterr().out)["models"]}
-    assert set(listed) == {"fashion", *NETWORKS}
+    assert set(listed) == {"fashion", "digits", *NETWORKS}
     assert listed["fashion"]["parameters"] == {}
     assert listed["vit_b_16"]["parameters"]["image"] == {
         "default": 224, "lowest": 32, "highest": 1024, "multiple": 16,

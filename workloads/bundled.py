@@ -27,6 +27,8 @@ _FOLDER = Path(__file__).parent / "bundle"
 FASHION_WEIGHTS = _FOLDER / "fashion.safetensors"
 FASHION_IMAGES = _FOLDER / "fashion_test2000.npz"
 FASHION_RECORD = _FOLDER / "fashion_training.json"
+#: What the table of baselines gave when it was run (``fashion_record``).
+FASHION_STUDY = _FOLDER / "fashion_study.json"
 
 
 def fashion_layers() -> tuple[Layer, ...]:

@@ -28,7 +28,14 @@ DIGITS_WIDTHS = (64, 300, 100, 10)
 #: One image in so many is a test image.
 TEST_EVERY = 4
 
+#: Levels of the bundled network, densest first, and the seed of its split, initial weights and order of batches.
+DIGITS_DENSITIES = (1.0, 0.20, 0.08, 0.03)
+DIGITS_SEED = 0
+#: Training images that calibrate what is made of the bundled network without training; the first ones of its split.
+DIGITS_CALIBRATION = 256
+
 DIGITS_IMAGES = Path(__file__).parent / "bundle" / "digits.npz"
+DIGITS_WEIGHTS = Path(__file__).parent / "bundle" / "digits.safetensors"
 #: What the table of training methods gave when it was run in full.
 DIGITS_RECORD = Path(__file__).parent / "bundle" / "digits_training.json"
 
@@ -84,6 +91,13 @@ def digits_network(weights: Mapping[str, Floats], biases: Mapping[str, Floats], 
         for name, w in weights.items()
     }
     return Network(DIGITS_NAME, digits_layers(), nested, {n: b[None] for n, b in biases.items()}, source)
+
+
+def bundled_digits() -> tuple[Network, DigitsSplit]:
+    """The bundled network with its trained levels, and the split it was trained on."""
+    from .weights_file import load_network
+
+    return load_network(DIGITS_WEIGHTS), digits_split(DIGITS_SEED)
 
 
 def layer_inputs(network: Network, inputs: Floats, level: int = 0) -> tuple[dict[str, Floats], Floats]:

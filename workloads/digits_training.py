@@ -5,20 +5,34 @@ PyTorch (the extra ``train``) is loaded only when training runs.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .digits import DigitsSplit, Floats, accuracy_on, digits_split, layer_inputs
-from .digits_record import DigitsRecord, Row
+from .digits import (
+    DIGITS_DENSITIES,
+    DIGITS_SEED,
+    DIGITS_WEIGHTS,
+    DigitsSplit,
+    Floats,
+    accuracy_on,
+    digits_split,
+    layer_inputs,
+)
+from .digits_record import DigitsRecord
 from .errors import InputError
 from .network import Network
 from .sparsify import sparsify
+from .stage_files import StageFiles
+from .training_record import Row, merge, read_rows
+from .weights_file import save_network
 
 #: Training images that calibrate OBC.
 CALIBRATION_IMAGES = 256
@@ -30,8 +44,9 @@ CHOSEN_ON = (
     "part of seed 100; no figure of the tables took part in a choice"
 )
 
-#: Called with the seed and the name of what has been trained.
+#: Called with the seed and the name of what has been trained; KEPT where the whole seed was found finished.
 Report = Callable[[int, str], None]
+KEPT = "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,41 +64,93 @@ class DigitsRecipe:
 
 
 def compare_on_digits(
-    seeds: Sequence[int] = range(FULL_SEEDS), *, recipe: DigitsRecipe | None = None, report: Report | None = None
+    seeds: Sequence[int] = range(FULL_SEEDS),
+    *,
+    recipe: DigitsRecipe | None = None,
+    folder: Path | None = None,
+    report: Report | None = None,
 ) -> DigitsRecord:
     """All tables for ``seeds``: each seed has its own split, initial weights and order of batches.
+
+    ``folder``: receives the nested network that is bundled (``train_model``) and, in ``parts/``, a file per finished seed;
+    what it already has is not run again.
 
     Raises
     ------
     InputError
-        if PyTorch is missing or there is no seed.
+        if PyTorch is missing, there is no seed, or ``folder`` holds seeds of other settings or versions.
     """
     from .training import require_torch, versions
 
     if not seeds:
         raise InputError("no seed given; at least one run is needed")
     require_torch(1)
-    from .torch_digits import train_rows
-
     recipe = recipe or DigitsRecipe()
-    begin, notes = time.process_time(), {CHOSEN_ON: None}
-    per_seed = []
-    for seed in seeds:
-        split = digits_split(seed)
-        rows, network = train_rows(split, recipe, seed=seed, report=_for_seed(report, seed))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            rows += post_training_rows(network, split)
-        notes.update((str(warning.message), None) for warning in caught)
-        per_seed.append(rows)
+    identity = {"settings": asdict(recipe), "versions": versions()}
+    files = StageFiles(None if folder is None else folder / "parts", identity)
+    parts = [_finished_seed(seed, files, recipe, report) for seed in seeds]
+    model = {} if folder is None else _finished_model(folder, files, recipe)
     return DigitsRecord(
         seeds=list(seeds),
-        rows=merge(per_seed),
+        rows=merge([read_rows(part["rows"]) for part in parts]),
         settings=asdict(recipe),
-        notes=list(notes),
-        cpu_s=round(time.process_time() - begin, 1),
+        notes=list(dict.fromkeys([CHOSEN_ON, *(text for part in parts for text in part["notes"])])),
+        cpu_s=round(sum(part["cpu_s"] for part in [*parts, model] if part), 1),
         versions=versions(),
+        model=model,
     )
+
+
+def _finished_seed(seed: int, files: StageFiles, recipe: DigitsRecipe, report: Report | None) -> dict[str, Any]:
+    """Rows, notes and processor time of a seed: read if they are there, else made and kept."""
+    found = files.load(f"seed{seed}")
+    if found is not None:
+        if report is not None:
+            report(seed, KEPT)
+        return found
+    from .torch_digits import train_rows
+
+    begin, split = time.process_time(), digits_split(seed)
+    rows, network = train_rows(split, recipe, seed=seed, report=_for_seed(report, seed))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows += post_training_rows(network, split)
+    result = {
+        "rows": [asdict(row) for row in rows],
+        "notes": list(dict.fromkeys(str(warning.message) for warning in caught)),
+        "cpu_s": round(time.process_time() - begin, 1),
+    }
+    files.store(f"seed{seed}", result)
+    return result
+
+
+def _finished_model(folder: Path, files: StageFiles, recipe: DigitsRecipe) -> dict[str, Any]:
+    """What is known of the bundled network, which is trained unless ``folder`` has it."""
+    path, found = folder / DIGITS_WEIGHTS.name, files.load("model")
+    if found is not None and path.is_file() and _sha256(path) == found["sha256"]:
+        return found
+    from .torch_digits import train_model
+
+    begin, split = time.process_time(), digits_split(DIGITS_SEED)
+    network = train_model(split, recipe, seed=DIGITS_SEED)
+    save_network(path, network)
+    result = {
+        "file": path.name,
+        "seed": DIGITS_SEED,
+        "strategy": "joint",
+        "densities": list(DIGITS_DENSITIES),
+        "accuracies": [
+            accuracy_on(network, split.test, split.test_labels, level=level) for level in range(network.levels)
+        ],
+        "sha256": _sha256(path),
+        "cpu_s": round(time.process_time() - begin, 1),
+    }
+    files.store("model", result)
+    return result
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _for_seed(report: Report | None, seed: int) -> Callable[[str], None]:
@@ -116,26 +183,5 @@ def layer_errors(dense: Network, pruned: Network, inputs: dict[str, Floats]) -> 
     return np.array([((moves[name] @ x.T) ** 2).sum() for name, x in inputs.items()])
 
 
-def merge(per_seed: Sequence[Sequence[Row]]) -> list[Row]:
-    """The same rows of several seeds as one list of rows; ``passes`` are averaged."""
-    merged = []
-    for rows in zip(*per_seed, strict=True):
-        cells = {column: [row.cells[column][0] for row in rows] for column in rows[0].cells}
-        merged.append(replace(rows[0], cells=cells, passes=float(np.mean([row.passes for row in rows]))))
-    return merged
-
-
-def record_text(record: DigitsRecord) -> str:
-    """The record as JSON, one line per row."""
-    content = record.to_json()
-    listed = {key: content.pop(key) for key in ("rows", "claims", "row_notes", "not_shown", "notes")}
-    head = json.dumps(content, indent=1).removesuffix("\n}")
-    blocks = [
-        f' "{key}": [\n' + ",\n".join(f"  {json.dumps(entry)}" for entry in entries) + "\n ]"
-        for key, entries in listed.items()
-    ]
-    return head + ",\n" + ",\n".join(blocks) + "\n}\n"
-
-
 def _untrained(method: str, cells: dict[str, float]) -> Row:
-    return Row("post-training", method, "0", 0.0, 0.0, {column: [value] for column, value in cells.items()})
+    return Row("post-training", method, "-", 0.0, "-", {column: [value] for column, value in cells.items()})

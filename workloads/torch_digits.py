@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .digits import DIGITS_WIDTHS, DigitsSplit, digits_network
-from .digits_record import COLUMNS, LEVELS, NESTED, Row
+from .digits import DIGITS_DENSITIES, DIGITS_NAME, DIGITS_WIDTHS, DigitsSplit, digits_layers, digits_network
+from .digits_record import COLUMNS, LEVELS, NESTED
 from .digits_training import DigitsRecipe
 from .level_plan import Strategy
+from .nesting import NestedWeights
 from .network import Network
-from .schedule import learning_rate
+from .schedule import learning_rate, scratch_b_epochs
 from .torch_levels import Lbc, NestedMasks, SrSte, magnitude_mask
 from .torch_levels.ranking import Tensors, nested_keep
+from .training_record import Row
 
 #: Called with the name of what has been trained.
 Report = Callable[[str], None]
 #: Layers under an N:M pattern; the classifier stays dense.
 HIDDEN = ("fc1", "fc2")
-#: Scratch-B trains as many epochs as cost the same multiplications as the dense run, but never more than twice as many
-#: (the cap of Liu et al., arXiv 1810.05270, on ImageNet; 3 % of the weights would be 2,000 epochs).
-SCRATCH_B_CAP = 2
 
 
 class DigitsTrainer:
@@ -36,6 +35,7 @@ class DigitsTrainer:
         self.recipe, self._seed, self._report = recipe, seed, report or (lambda _: None)
         self._inputs, self._labels = torch.from_numpy(split.train), torch.from_numpy(split.train_labels)
         self._test, self._test_labels = torch.from_numpy(split.test), torch.from_numpy(split.test_labels)
+        self._rate = f"{recipe.peak_rate:g}"
         self._batches = max(1, round(len(self._labels) / recipe.batch))
 
     def dense(self) -> tuple[nn.Module, list[Row]]:
@@ -55,7 +55,7 @@ class DigitsTrainer:
             models.append(masks.plain(0))
             self._report(f"independent {density:.0%}")
         cells = {c: self._accuracy(m) for c, m in zip(COLUMNS, models, strict=True)}
-        weights = {n: m.weight.detach().abs() for n, m in models[0].named_children() if isinstance(m, nn.Linear)}
+        weights = {name: module.weight.detach().abs() for name, module in _linear_layers(models[0]).items()}
         keep = nested_keep(weights, LEVELS)
         masks = NestedMasks(models[0], LEVELS, steps=1, keep=keep, own_biases=False)
         rows = [
@@ -74,7 +74,28 @@ class DigitsTrainer:
         self._report(strategy)
         text = f"{parts} x {self.recipe.epochs}" if parts > 1 else str(epochs)
         cells = {column: [value] for column, value in self._level_accuracies(masks).items()}
-        return masks.keep, Row("levels", strategy, text, passes, self.recipe.peak_rate, cells)
+        return masks.keep, Row("levels", strategy, text, passes, self._rate, cells)
+
+    def model(self) -> Network:
+        """The bundled network: the densities of the tables and a dense level, trained jointly."""
+        model, epochs = self._new_model(), self.recipe.epochs
+        masks = NestedMasks(model, DIGITS_DENSITIES, steps=self._steps(epochs), strategy="joint", seed=self._seed)
+        self._fit(model, self._optimizer(model), epochs, masks=masks)
+        levels = [_linear_layers(masks.plain(level)) for level in range(len(DIGITS_DENSITIES))]
+        weights = {
+            name: NestedWeights(
+                values=module.weight.detach().numpy().copy(),
+                keep=masks.keep[name].numpy(),
+                levels=len(levels),
+                name=name,
+            )
+            for name, module in levels[0].items()
+        }
+        biases = {name: np.stack([level[name].bias.detach().numpy() for level in levels]) for name in weights}
+        source = (
+            f"trained at four nested levels on digits 8 x 8: nestling train digits, seed {self._seed}, {epochs} epochs"
+        )
+        return Network(DIGITS_NAME, digits_layers(), weights, biases, source)
 
     def scratch(self, keep: Tensors) -> list[Row]:
         """The levels of ``keep`` as fixed masks, trained from random weights: same epochs, and same multiplications."""
@@ -93,7 +114,7 @@ class DigitsTrainer:
                 cells[COLUMNS[level]] = [self._accuracy(model)]
                 self._report(f"{method} {COLUMNS[level]}")
             text = "/".join(str(epochs) for epochs in dict.fromkeys(budget))
-            rows.append(Row("levels", method, text, float(sum(budget)), self.recipe.peak_rate, cells))
+            rows.append(Row("levels", method, text, float(sum(budget)), self._rate, cells))
         return rows
 
     def patterns(self, dense: nn.Module, *, n: int, m: int) -> list[Row]:
@@ -103,7 +124,7 @@ class DigitsTrainer:
         model.load_state_dict(dense.state_dict())
         keep = {h: magnitude_mask(model.get_submodule(h).weight, n=n, m=m).to(torch.uint8) for h in HIDDEN}
         masks = NestedMasks(model, (n / m,), steps=self._steps(epochs), layers=HIDDEN, keep=keep)
-        rows = [Row("N:M", "one-shot", "0", 0.0, 0.0, {column: [self._accuracy(model)]})]
+        rows = [Row("N:M", "one-shot", "-", 0.0, "-", {column: [self._accuracy(model)]})]
         self._fit(model, self._optimizer(model), epochs, masks=masks)
         rows.append(self._row("N:M", "ASP fine-tune", {column: self._accuracy(model)}))
         self._report("ASP fine-tune")
@@ -127,7 +148,7 @@ class DigitsTrainer:
         epochs = self.recipe.epochs
         text = f"{models} x {epochs}" if models > 1 else str(epochs)
         values = {column: [value] for column, value in cells.items()}
-        return Row(table, method, text, float(models * epochs), self.recipe.peak_rate, values)
+        return Row(table, method, text, float(models * epochs), self._rate, values)
 
     def _new_model(self, *, offset: int = 0) -> nn.Module:
         """The perceptron with weights of variance 2 / fan-in (He et al., arXiv 1502.01852) and zero biases."""
@@ -189,14 +210,13 @@ class DigitsTrainer:
         return {column: self._accuracy(masks.plain(level)) for level, column in enumerate(COLUMNS)}
 
 
-def scratch_b_epochs(epochs: int, density: float) -> int:
-    """Epochs that cost a network of ``density`` as many multiplications as ``epochs`` cost the dense one, capped."""
-    return min(math.floor(epochs / density), SCRATCH_B_CAP * epochs)
+def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_children() if isinstance(module, nn.Linear)}
 
 
 def as_network(model: nn.Module) -> Network:
     """The trained perceptron as a dense network."""
-    layers = {n: m for n, m in model.named_children() if isinstance(m, nn.Linear)}
+    layers = _linear_layers(model)
     return digits_network(
         {n: m.weight.detach().numpy().copy() for n, m in layers.items()},
         {n: m.bias.detach().numpy().copy() for n, m in layers.items()},
@@ -217,3 +237,8 @@ def train_rows(split: DigitsSplit, recipe: DigitsRecipe, *, seed: int, report: R
     rows += trainer.scratch(keeps["joint"])
     rows += trainer.patterns(dense, n=1, m=8)
     return rows, network
+
+
+def train_model(split: DigitsSplit, recipe: DigitsRecipe, *, seed: int) -> Network:
+    """The network that is bundled."""
+    return DigitsTrainer(split, recipe, seed=seed).model()

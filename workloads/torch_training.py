@@ -98,11 +98,17 @@ class _EpochLoss:
 
 
 def train_dense(
-    layers: Sequence[Layer], images: Images, recipe: Recipe, *, report: Report | None = None
+    layers: Sequence[Layer],
+    images: Images,
+    recipe: Recipe,
+    *,
+    keep: Mapping[str, NDArray[np.uint8]] | None = None,
+    report: Report | None = None,
 ) -> tuple[Tensors, Tensors]:
     """Weights and biases (K,) of a dense network, trained with batch normalisation that is then folded into both.
 
-    Stochastic gradient descent with Nesterov momentum 0.9; weight decay on weights only.
+    Stochastic gradient descent with Nesterov momentum 0.9; weight decay on weights only. ``keep``: fixed masks (1 = kept)
+    under which the network is trained from the first step on; None: no masks.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     weights, biases = initial_weights(layers, generator)
@@ -116,19 +122,30 @@ def train_dense(
         [{"params": trained, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}],
         lr=recipe.peak_rate, momentum=0.9, nesterov=True,
     )  # fmt: skip
+    masks = None if keep is None else _mask_tensors(keep, 0)
     losses = _EpochLoss("dense", recipe.epochs, report)
     for epoch, progress, index in _batches(images, recipe, generator):
         _set_rate(optimizer, learning_rate(progress, peak=recipe.peak_rate, warmup=recipe.warmup))
         x, labels = images.batch(index, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bfloat16):
-            logits = forward(layers, x, weights=weights, biases=biases, norms=norms, training=True)
+            masked = _masked(weights, masks)
+            logits = forward(layers, x, weights=masked, biases=biases, norms=norms, training=True)
         loss = functional.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.add(epoch, loss.item(), (1.0,))
     losses.flush((1.0,))
-    return _detached(fold_norms(weights, biases, norms))
+    return _detached(fold_norms(_masked(weights, masks), biases, norms))
+
+
+def _masked(weights: Tensors, masks: Tensors | None) -> Tensors:
+    return weights if masks is None else {name: weight * masks[name] for name, weight in weights.items()}
+
+
+def _mask_tensors(keep: Mapping[str, NDArray[np.uint8]], level: int) -> Tensors:
+    """Float masks of one level, in the memory order of the weights."""
+    return {n: channels_last(torch.from_numpy((k > level).astype(np.float32))) for n, k in keep.items()}
 
 
 def _detached(pair: tuple[Tensors, Tensors]) -> tuple[Tensors, Tensors]:
@@ -185,10 +202,7 @@ class NestedTrainer:
         else:
             scores = {n: w.detach().abs().contiguous().numpy() for n, w in self.weights.items()}
             self.keep = keep_from_ranking(scores, current, order=self._order)
-        self._masks = [
-            {n: channels_last(torch.from_numpy((k > level).astype(np.float32))) for n, k in self.keep.items()}
-            for level in range(len(self.densities))
-        ]
+        self._masks = [_mask_tensors(self.keep, level) for level in range(len(self.densities))]
         return current
 
     def level_tensors(self, level: int, *, denser_layers: int = 0) -> tuple[Tensors, Tensors]:

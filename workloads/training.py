@@ -95,14 +95,21 @@ def load_arrays(data_dir: Path | str = FASHION_MNIST_FOLDER) -> ImageArrays:
 
 
 def train_start(
-    arrays: ImageArrays, recipe: Recipe, *, report: Report | None = None
+    arrays: ImageArrays,
+    recipe: Recipe,
+    *,
+    keep: Mapping[str, NDArray[np.uint8]] | None = None,
+    report: Report | None = None,
 ) -> tuple[tuple[Tensors, Tensors], float]:
-    """Dense weights and biases with the batch normalisation folded in, and the wall time in seconds."""
+    """Dense weights and biases with the batch normalisation folded in, and the wall time in seconds.
+
+    ``keep``: fixed masks to train under instead (see ``train_dense``).
+    """
     from .torch_training import Images, train_dense
 
     begin = time.perf_counter()
     images = Images.from_arrays(arrays.train_pixels, arrays.train_labels, scale=FASHION_SCALE)
-    start = train_dense(fashion_layers(), images, recipe, report=report)
+    start = train_dense(fashion_layers(), images, recipe, keep=keep, report=report)
     return start, time.perf_counter() - begin
 
 
@@ -112,15 +119,19 @@ def train_levels(
     densities: Sequence[float],
     *,
     recipe: Recipe,
+    keep: Mapping[str, NDArray[np.uint8]] | None = None,
     stage: str = "nested",
     report: Report | None = None,
 ) -> Trained:
-    """Train ``densities`` jointly from ``start`` and measure each on the test set; one density = one separate model."""
+    """Train ``densities`` jointly from ``start`` and measure each on the test set; one density = one separate model.
+
+    ``keep``: fixed masks of these densities instead of a ramp.
+    """
     from .torch_training import Images, NestedTrainer
 
     begin = time.perf_counter()
     images = Images.from_arrays(arrays.train_pixels, arrays.train_labels, scale=FASHION_SCALE)
-    trainer = NestedTrainer(fashion_layers(), start, densities=densities, recipe=recipe)
+    trainer = NestedTrainer(fashion_layers(), start, densities=densities, recipe=recipe, keep=keep)
     trainer.train(images, stage=stage, report=report)
     network = trainer.network(FASHION_NAME, source="trained on Fashion-MNIST (Xiao et al., arXiv 1708.07747)")
     wall_s = time.perf_counter() - begin

@@ -48,8 +48,10 @@ FORMATS: dict[str, StorageFormat] = {
         RunLength(),
         GroupedSlots(4),
         GroupedSlots(8),
+        GroupedSlots(16),
         PackedSlots(4),
         PackedSlots(8),
+        PackedSlots(16),
         LevelOrdered(),
         LevelTag(),
     )

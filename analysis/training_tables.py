@@ -1,4 +1,4 @@
-"""What `nestling train digits` shows: a table per comparison, the claims, and what the data cannot decide."""
+"""What `nestling train digits` and `nestling train fashion --study` show: tables, claims, and what the data cannot decide."""
 
 from __future__ import annotations
 
@@ -8,68 +8,64 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..workloads.digits_record import NOT_SHOWN, ROW_NOTES, DigitsRecord, Row, claims, spread
-from ..workloads.digits_training import record_text
 from ..workloads.errors import InputError
+from ..workloads.training_record import Row, TrainingRecord, spread
 from ..workloads.weights_file import write_atomically
 from .fitted_table import Column, FittedTable
 from .output import console, note, print_object
 
-TITLES = {
-    "levels": "Nested levels and their baselines: accuracy per density, %",
-    "N:M": "N:M on the hidden layers: accuracy, %",
-    "post-training": "Without training, from the dense network: accuracy, %",
-}
 #: The one row that is not an accuracy.
 RATIO = "error ratio"
 
 
-def deliver_digits(record: DigitsRecord, folder: Path | None, *, as_json: bool) -> None:
+def deliver_record(record: TrainingRecord, folder: Path | None, *, as_json: bool) -> None:
     """Write the record to ``folder`` if there is one, and print JSON or tables."""
     if folder is not None:
-        write_digits(record, folder)
+        write_record(record, folder)
     if as_json:
         print_object(record.to_json())
         return
     screen = console()
-    for table in digits_tables(record):
+    for table in record_tables(record):
         screen.print(table)
-    for text in ROW_NOTES:
+    for text in record.row_notes:
         screen.print(text, highlight=False)
-    for text in NOT_SHOWN:
+    for text in record.not_shown:
         screen.print(f"[yellow]not shown[/yellow] {text}", highlight=False)
     for text in record.notes:
         screen.print(f"[yellow]![/yellow] {text}", highlight=False)
     screen.print(summary(record), highlight=False)
     if folder is not None:
-        note(f"record: {folder / 'digits_training.json'}   table: {folder / 'digits_training.csv'}")
+        note(f"record: {folder / record.stem}.json   table: {folder / record.stem}.csv")
 
 
-def summary(record: DigitsRecord) -> str:
+def summary(record: TrainingRecord) -> str:
     """What was run, in one sentence."""
     count = len(record.seeds)
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed: no spread"
-    return f"{over}; 450 test images each; {record.cpu_s:.0f} s of processor time"
+    settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
+    return f"{over}; {record.test_images:,} test images each; {settings}; {record.cpu_s:,.0f} s of processor time"
 
 
-def digits_tables(record: DigitsRecord) -> Iterator[FittedTable]:
+def record_tables(record: TrainingRecord) -> Iterator[FittedTable]:
     """A table per comparison, then the claims."""
-    for table, title in TITLES.items():
+    over = f"; {len(record.seeds)} seed{'s' * (len(record.seeds) != 1)}"
+    for table, title in record.titles.items():
         rows = [row for row in record.rows if row.table == table]
         columns = list(dict.fromkeys(column for row in rows for column in row.cells))
         yield FittedTable(
-            title,
+            title + over,
             (
-                Column("method", [row.method for row in rows], left=True),
-                Column("epochs", [row.epochs if row.passes else "-" for row in rows]),
+                Column("method", [_label(row, len(record.seeds)) for row in rows], left=True),
+                Column("epochs", [row.epochs for row in rows]),
                 Column("passes", [f"{row.passes:.0f}" if row.passes else "-" for row in rows]),
-                Column("rate", [f"{row.peak_rate:g}" if row.passes else "-" for row in rows]),
+                Column("rate", [row.rate for row in rows]),
                 *(Column(column, [cell(row, column) for row in rows]) for column in columns),
             ),
             overflow="below",
             compact=True,
         )
-    found = claims(record)
+    found = record.claims()
     yield FittedTable(
         "Claims",
         (
@@ -79,6 +75,12 @@ def digits_tables(record: DigitsRecord) -> Iterator[FittedTable]:
             Column("holds", ["yes" if claim.holds else "[red]no[/red]" for claim in found]),
         ),
     )
+
+
+def _label(row: Row, seeds: int) -> str:
+    """The method, with the number of its seeds if it does not have all of them."""
+    count = min(map(len, row.cells.values()))
+    return row.method if count == seeds else f"{row.method} ({count} seed{'s' * (count != 1)})"
 
 
 def cell(row: Row, column: str) -> str:
@@ -97,32 +99,32 @@ def percent(values: Sequence[float]) -> str:
     return f"{mean} ± {100 * spread(values):.2f}" if len(values) > 1 else mean
 
 
-def digits_frame(record: DigitsRecord) -> pd.DataFrame:
+def record_frame(record: TrainingRecord) -> pd.DataFrame:
     """One row per method, column and seed."""
     return pd.DataFrame(
         [
             {
                 "table": row.table, "method": row.method, "epochs": row.epochs, "passes": row.passes,
-                "peak_rate": row.peak_rate, "column": column, "seed": seed, "value": value,
+                "rate": row.rate, "column": column, "seed": seed, "value": value,
             }
             for row in record.rows
             for column, values in row.cells.items()
-            for seed, value in zip(record.seeds, values, strict=True)
+            for seed, value in zip(record.seeds, values, strict=False)  # a stopped run lacks the last seeds of a row
         ]
     )  # fmt: skip
 
 
-def write_digits(record: DigitsRecord, folder: Path) -> None:
-    """Write digits_training.json and digits_training.csv.
+def write_record(record: TrainingRecord, folder: Path) -> None:
+    """Write the record as JSON and its values as CSV, both named after its stem.
 
     Raises
     ------
     InputError
         if the folder cannot be written to.
     """
-    texts = {"json": record_text(record), "csv": digits_frame(record).to_csv(index=False)}
+    texts = {"json": record.text(), "csv": record_frame(record).to_csv(index=False)}
     try:
         for suffix, text in texts.items():
-            write_atomically(folder / f"digits_training.{suffix}", text.encode())
+            write_atomically(folder / f"{record.stem}.{suffix}", text.encode())
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror or error})") from None
