@@ -53,6 +53,8 @@ def execute_levels(
             f"'{workload.network.name}' cannot be executed: it needs weight values and inputs (--images or --calibrate)"
         )
     executor = executor_for(workload.network, threads=threads)
+    if executor.planes is not None:
+        executor.planes.progress = partial(progress, "load kernels")
     wanted = range(workload.network.levels) if levels is None else levels
     executions = [
         _execution(executor, workload, level, repeats=repeats, progress=partial(progress, f"execute level {level}"))
