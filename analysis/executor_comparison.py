@@ -40,7 +40,8 @@ def _products(*, peers: bool) -> Measured:
 def _network(*, peers: bool, threads: int = 1) -> Measured:
     del peers
     rows = bench_network.network_rows(threads=threads, progress=silent)
-    return Measured("Whole networks", rows, bench_network.markdown(rows, threads=threads))
+    title = "A whole network, magnitude-pruned random weights" + ("" if threads == 1 else f", {threads} threads")
+    return Measured(title, rows, bench_network.markdown(rows, threads=threads))
 
 
 def _rows(*, peers: bool) -> Measured:
