@@ -69,22 +69,24 @@ def compare(
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], rounds: int, *, clock: Clock = time.process_time, rest_s: float = 0.0
+    runs: Mapping[str, Callable[[], Any]], rounds: int, *, clock: Clock = time.process_time, warm_s: float = 0.0
 ) -> dict[str, list[float]]:
     """Seconds (by default of CPU time) per run of every candidate in every round, BLAS limited to one thread.
 
-    In its turn a candidate runs for about :data:`TURN_S`, so that caches hold its own operands and not its rivals'; before
-    it all rest for ``rest_s``, so that threads which go on spinning after a run do not disturb the next candidate.
+    In its turn a candidate runs for about :data:`TURN_S`, so that caches hold its own operands and not its rivals'. With
+    ``warm_s`` it first runs that long without being timed, and then as long again timed: its threads have then woken, and
+    the processor is at its clock.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with single_threaded():
         times = {}
         for name, run in runs.items():
             run()
-            times[name] = max(1, round(TURN_S / max(1e-6, _seconds(run, 1, clock))))
+            times[name] = max(1, round(max(TURN_S, warm_s) / max(1e-6, _seconds(run, 1, clock))))
         for _ in range(rounds):
             for name, run in runs.items():
-                time.sleep(rest_s)
+                if warm_s:
+                    _seconds(run, times[name], clock)
                 seconds[name].append(_seconds(run, times[name], clock))
     return seconds
 

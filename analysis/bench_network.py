@@ -21,8 +21,8 @@ from .onnx_peer import onnx_runtime
 from .progress import Progress
 
 DENSITIES = (0.5, 0.25, 0.13, 0.05)
-#: Before a turn of several threads: longer than ONNX Runtime's threads look for work after a run.
-_REST_S = 0.05
+#: Of a turn of several threads: all have woken and the processor is at its clock.
+_WARM_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def network_rows(
     if threads == 1:
         seconds = interleaved(every, rounds)
     else:
-        seconds = interleaved(every, rounds, clock=time.perf_counter, rest_s=_REST_S)
+        seconds = interleaved(every, rounds, clock=time.perf_counter, warm_s=_WARM_S)
     return [_row(name, seconds) for name in runs]
 
 
