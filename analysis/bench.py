@@ -19,6 +19,7 @@ from ..accel.strict import ZeroHandling
 from ..sim.pipeline import flat_timing, run_recurrence
 from ..sim.pipeline_simpy import run_simpy
 from ..sim.simulate import simulate
+from ..traces.formats import FORMATS
 from ..traces.lowering import lower
 from ..workloads.errors import unknown_name
 from ..workloads.synthetic import with_synthetic_levels
@@ -112,7 +113,7 @@ def _resnet50() -> list[BenchRow]:
 
     return [
         _row("ResNet-50 masks, 3 levels", _cpu_seconds(lambda: with_synthetic_levels(network, _DENSITIES), 5), "CPU s"),
-        _row("ResNet-50 lowering, 11 formats", _cpu_seconds(lambda: lower(nested), 5), "CPU s"),
+        _row(f"ResNet-50 lowering, {len(FORMATS)} formats", _cpu_seconds(lambda: lower(nested), 5), "CPU s"),
         _row("ResNet-50 simulation, 3 levels", _cpu_seconds(lambda: simulate(trace, design), 5), "CPU s"),
         _row("ResNet-50 masks + lowering + simulation, warm", _cpu_seconds(everything, 5), "CPU s", peer=1.0),
     ]
