@@ -42,13 +42,14 @@ def bench(
     """
     from .bench import run_benchmarks
     from .output import print_bench, progress_bars
-    from .readme_tables import bench_markdown, write_block
+    from .readme_tables import bench_markdown, check_block, write_block
 
     if tune is not None:
         _tune(tune, json=json)
     elif suites and suites[0] == "executor":
         _executor(suites[1:], peers=peers, markdown=markdown, readme=readme, json=json)
     else:
+        check_block(readme, "nestling bench", suites or ())
         with progress_bars() as progress:
             rows = run_benchmarks(progress, suites or (), large=large)
         if readme is not None:
@@ -60,8 +61,9 @@ def _executor(tables: list[str], *, peers: bool, markdown: bool, readme: Path | 
     from .executor_comparison import markdown as markdown_of
     from .executor_comparison import print_executor_bench, run_executor_bench
     from .output import progress_bars
-    from .readme_tables import write_block
+    from .readme_tables import check_block, write_block
 
+    check_block(readme, "nestling bench executor", tables)
     with progress_bars() as progress:
         found = run_executor_bench(tables, peers=peers, progress=progress)
     if readme is not None:

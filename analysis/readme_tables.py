@@ -21,15 +21,38 @@ def write_block(readme: Path, command: str, text: str) -> None:
     InputError
         if the file cannot be read or written, or does not have that block once.
     """
-    first = f"<!-- {command} -->"
-    pattern = re.compile(f"{re.escape(first)}.*?{re.escape(_END)}", re.DOTALL)
+    before, place = _found(readme, command)
+    block = f"<!-- {command} -->\n\n{text}\n\n{_END}"
     try:
-        before = readme.read_text(encoding="utf-8")
-        if before.count(first) != 1 or pattern.search(before) is None:
-            raise InputError(f"--readme {readme}: needs one line {first} and behind it a line {_END}")
-        readme.write_text(pattern.sub(lambda _: f"{first}\n\n{text}\n\n{_END}", before), encoding="utf-8")
+        readme.write_text(before[: place.start()] + block + before[place.end() :], encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--readme {readme}: cannot be written ({error.strerror})") from None
+
+
+def check_block(readme: Path | None, command: str, parts: Sequence[str]) -> None:
+    """Before anything is measured: is there a block, and will all of it be measured?
+
+    Raises
+    ------
+    InputError
+        as :func:`write_block`, and if only ``parts`` of what the command measures were asked for.
+    """
+    if readme is not None:
+        _found(readme, command)
+        if parts:
+            raise InputError(f"--readme {readme}: the block holds all of '{command}', not only {', '.join(parts)}")
+
+
+def _found(readme: Path, command: str) -> tuple[str, re.Match[str]]:
+    first = f"<!-- {command} -->"
+    try:
+        text = readme.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--readme {readme}: cannot be read and written ({error})") from None
+        raise InputError(f"--readme {readme}: cannot be read ({error})") from None
+    place = re.search(f"{re.escape(first)}.*?{re.escape(_END)}", text, re.DOTALL)
+    if text.count(first) != 1 or place is None:
+        raise InputError(f"--readme {readme}: needs one line {first} and behind it a line {_END}")
+    return text, place
 
 
 def bench_markdown(rows: Sequence[BenchRow]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from nestling.analysis.bench import BenchRow
-from nestling.analysis.readme_tables import bench_markdown, write_block
+from nestling.analysis.readme_tables import bench_markdown, check_block, write_block
 from nestling.workloads.errors import InputError
 
 TEXT = "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- a b -->\nother\n<!-- end -->\nafter\n"
@@ -34,6 +34,17 @@ def test_a_file_without_the_block_once_is_refused_and_stays(tmp_path: Path, text
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         write_block(tmp_path / "none.md", "a", "new")
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(TEXT, encoding="utf-8")
+    check_block(readme, "a", ())
+    check_block(None, "any", ("part",))
+    with pytest.raises(InputError, match="all of 'a', not only dram"):
+        check_block(readme, "a", ("dram",))
+    with pytest.raises(InputError, match="needs one line"):
+        check_block(readme, "c", ())
 
 
 def test_rows_of_the_benchmark() -> None:
