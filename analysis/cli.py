@@ -371,7 +371,7 @@ def _command() -> str:
 def main() -> None:
     """Entry point: a user's mistake becomes one line per problem and exit status 2."""
     from ..workloads.errors import InputError
-    from .kernel_cache import ensure_kernel_cache
+    from .compiled_cache import ensure_kernel_cache
 
     if hasattr(signal, "SIGPIPE"):  # a reader that stops early (`| head`) ends us quietly, as other filters
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
