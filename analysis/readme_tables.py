@@ -49,7 +49,8 @@ def _found(readme: Path, command: str) -> tuple[str, re.Match[str]]:
         text = readme.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--readme {readme}: cannot be read ({error})") from None
-    place = re.search(f"{re.escape(first)}.*?{re.escape(_END)}", text, re.DOTALL)
+    # A block that lost its end must not swallow the next one.
+    place = re.search(f"{re.escape(first)}((?!<!-- ).)*{re.escape(_END)}", text, re.DOTALL)
     if text.count(first) != 1 or place is None:
         raise InputError(f"--readme {readme}: needs one line {first} and behind it a line {_END}")
     return text, place

@@ -37,7 +37,7 @@ CONSTANTS = {
     "w1": floats(8, 4, 3, 3), "b1": floats(8), "w2": floats(8, 1, 3, 3), "w3": floats(8, 8, 1, 1), "w4": floats(5, 8),
     "b4": floats(5), "w5": floats(160, 5), "six": np.float32(6), "zero": np.float32(0), "row": np.array([1, -1]),
     "scale": floats(8), "shift": floats(8), "mean": floats(8), "variance": np.abs(floats(8)) + np.float32(0.1),
-    "axes": np.array([2, 3]),
+    "axes": np.array([2, 3]), "w6": floats(288, 3),
 }  # fmt: skip
 STEM = node("Conv", "x w1 b1", "c", pads=[1, 1, 1, 1])
 HEAD = [node("GlobalAveragePool", "h", "g"), node("Flatten", "g", "f"), node("Gemm", "f w4 b4", "y", transB=1)]
@@ -64,10 +64,16 @@ PLAIN = {
         STEM, node("Relu", "c", "r"), node("BatchNormalization", "r scale shift mean variance", "n"), node("Tanh", "n", "h"),
     ],
     "identity": [STEM, node("Identity", "c", "i"), node("Relu", "i", "h")],
+    "tensor named as a node": [
+        STEM, node("MaxPool", "c", "Conv.d", kernel_shape=[2, 2]), node("Conv", "Conv.d w3", "d"), node("Relu", "d", "h"),
+    ],
+    "tensor named input": [STEM, node("MaxPool", "c", "input", kernel_shape=[2, 2]), node("Conv", "input w3", "h")],
+    "whole map and padding": [STEM, node("MaxPool", "c", "h", kernel_shape=[9, 8], pads=[0, 0, 1, 1])],
 }  # fmt: skip
 HEADLESS = {
     "flat image": [node("Conv", "x w1", "c", strides=[2, 2], pads=[1, 1, 1, 1]), node("Reshape", "c row", "f"),
                    node("MatMul", "f w5", "y")],
+    "image as a row": [node("Flatten", "x", "f"), node("MatMul", "f w6", "y")],
     "soft end": [STEM, node("GlobalMaxPool", "c", "g"), node("Flatten", "g", "f"),
                  node("Gemm", "f w4", "z", transB=1, beta=2.0), node("Softmax", "z", "y", axis=-1)],
     "channels joined": [STEM, node("Conv", "x w1", "d", pads=[1, 1, 1, 1]), node("Relu", "d", "r"),
@@ -102,6 +108,19 @@ NOT_PLAIN = {
     ),
     "limits": ([STEM, node("Clip", "c zero one", "y")], "limits [0.0, 1.0]"),
     "read twice": ([STEM, node("Relu", "c", "r"), node("Add", "c r", "y")], "of a tensor that others read"),
+    "means of overhanging windows": (
+        [STEM, node("AveragePool", "c", "y", kernel_shape=[3, 3], pads=[0, 0, 1, 1])], "output size formula",
+    ),
+    "factors by column": (
+        [STEM, node("GlobalAveragePool", "c", "g"), node("Flatten", "g", "f"), node("Mul", "c f", "y")], "differ in rank",
+    ),
+    "row plus column": (
+        [STEM, node("GlobalAveragePool", "c", "g"), node("Flatten", "g", "f"), node("Add", "g f", "y")], "differ in rank",
+    ),
+    "factors by place": (
+        [node("Conv", "x w1", "c", strides=[4, 4]), node("GlobalAveragePool", "c", "g"), node("Conv", "c one_w", "m"),
+         node("Mul", "g m", "y")], "not one factor per channel",
+    ),
     "two outputs": ([STEM, node("Relu", "c", "y"), node("Tanh", "c", "z")], "1 inputs and 2 outputs"),
 }  # fmt: skip
 
@@ -109,7 +128,7 @@ NOT_PLAIN = {
 @pytest.mark.parametrize("name", NOT_PLAIN)
 def test_graphs_that_are_more_than_their_layers(name: str, tmp_path: Path) -> None:
     nodes, reason = NOT_PLAIN[name]
-    known = CONSTANTS | {"one": np.float32(1), "map": floats(1, 1, 9, 8)}
+    known = CONSTANTS | {"one": np.float32(1), "map": floats(1, 1, 9, 8), "one_w": floats(1, 8, 1, 1)}
     used = {operand for each in nodes for operand in each.input}
     outputs = ("y", "z") if name == "two outputs" else ("y",)
     constants = {key: value for key, value in known.items() if key in used}
@@ -119,6 +138,39 @@ def test_graphs_that_are_more_than_their_layers(name: str, tmp_path: Path) -> No
     executor = GraphExecutor(network)
     assert reason in executor.single_image_notes[0]
     assert executor.measure({"x": IMAGE}, 0, repeats=2).repeats == 2
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e3])
+def test_the_check_sees_planes_that_are_wrong(wrong: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = {key: CONSTANTS[key] for key in ("w1", "b1")}
+    model = model_of([node("Conv", "x w1 b1", "y", pads=[1] * 4)], inputs={"x": IMAGE}, constants=constants)
+    executor = GraphExecutor(imported(model, tmp_path))
+    right = executor.planes
+    assert right is not None
+    assert executor.check({"x": IMAGE}, 0).passed
+    output = right.run(IMAGE, 0)
+    output[3] = wrong
+    monkeypatch.setattr(right, "run", lambda image, level: output)
+    assert not executor.check({"x": IMAGE}, 0).passed
+
+
+def test_other_types_than_float32_are_not_computed_on_planes(tmp_path: Path) -> None:
+    image, weights = IMAGE.astype(np.float16), CONSTANTS["w1"].astype(np.float16)
+    network = imported(model_of([node("Conv", "x w", "y")], inputs={"x": image}, constants={"w": weights}), tmp_path)
+    with pytest.raises(NotPlainError, match="computes in float16"):
+        plane_form(network)
+    assert GraphExecutor(network).check({"x": image}, 0).passed
+
+
+def test_levels_by_layer_mean_the_same_layers_on_planes(tmp_path: Path) -> None:
+    """A normalisation of its own is one more layer with weights there."""
+    nodes = [*PLAIN["normalised behind"], *HEAD]
+    used = {operand for each in nodes for operand in each.input}
+    model = model_of(nodes, inputs={"x": IMAGE}, constants={k: v for k, v in CONSTANTS.items() if k in used})
+    executor = GraphExecutor(nested_models(model, tmp_path, levels=3)[0])
+    assert executor.planes is not None
+    assert executor.check({"x": IMAGE}, [2, 1]).passed
+    assert executor.measure({"x": IMAGE}, [2, 1], repeats=2).repeats == 2
 
 
 def test_a_published_network_runs_on_planes(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def test_a_block_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
     assert readme.read_text(encoding="utf-8") == expected.replace("\nother\n", "\n\ntable\n\n")
 
 
-@pytest.mark.parametrize("text", ["no marks", "<!-- a -->\n", "<!-- end --><!-- a -->", TEXT + TEXT])
+@pytest.mark.parametrize(
+    "text", ["no marks", "<!-- a -->\n", "<!-- end --><!-- a -->", TEXT + TEXT, TEXT.replace("<!-- end -->", "", 1)]
+)
 def test_a_file_without_the_block_once_is_refused_and_stays(tmp_path: Path, text: str) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")

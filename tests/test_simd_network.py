@@ -104,6 +104,30 @@ def test_depthwise_and_gated_models(model: str) -> None:
     assert worst_error(network, image_for(network), 0) < TOLERANCE
 
 
+def test_the_mean_of_a_large_even_map_rounds_little() -> None:
+    """Equal terms all round the same way: one running sum of 224 x 224 of them is off by 6e-4."""
+    first = conv("first", "input", C=1, H=224, K=2, R=1)
+    mean = pooled("mean", "avgpool", "first", first, size=224, stride=1, padding=0)
+    network = filled(Network("even", (first, mean)), (1.0,))
+    assert worst_error(network, np.full((1, 224, 224), 0.1, np.float32), 0) < TOLERANCE
+
+
+def test_an_image_with_its_channels_last_is_refused() -> None:
+    network = zigzag()
+    runner, image = PlaneNetwork(network), image_for(network)
+    with pytest.raises(InputError, match="needs"):
+        runner.run(image.transpose(1, 2, 0), 0)
+    for same in (image[None], image.reshape(-1), image.astype(np.float64), np.asfortranarray(image)):
+        np.testing.assert_array_equal(runner.run(same, 0), runner.run(image, 0))
+
+
+def test_levels_may_be_numpy_integers() -> None:
+    network = zigzag()
+    runner = PlaneNetwork(network)
+    image = image_for(network)
+    np.testing.assert_array_equal(runner.run(image, np.int64(1)), runner.run(image, 1))  # type: ignore[arg-type]
+
+
 def test_maps_of_one_size_are_multiplied_element_by_element() -> None:
     left = conv("left", "input", C=3, H=5, K=4, R=1)
     right = conv("right", "input", C=3, H=5, K=4, R=3, padding=1)

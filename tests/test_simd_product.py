@@ -177,3 +177,9 @@ def test_a_layer_without_inputs_on_a_side_is_all_padding() -> None:
     case = make_case(layer, 1, density=1.0, whole=True)
     for kind in KINDS:
         np.testing.assert_array_equal(run(case, kind, 1, level=0), case.expected(0)[0])
+
+
+def test_windows_over_grouped_channels_say_so() -> None:
+    case = make_case(conv("c", "input", C=4, H=5, W=5, K=4, R=1, groups=2), 0)
+    with pytest.raises(InputError, match="there are 2 groups"):
+        run(case, "windowed", 1, level=0, window=7)

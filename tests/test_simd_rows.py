@@ -258,6 +258,9 @@ def test_a_layer_on_its_own(vectors: int) -> None:
         bound = 100 * UNIT_ROUNDOFF * (np.abs(x) @ np.abs(dense).T + np.abs(bias))
         found = layer.run(x, level)
         assert found.shape == (vectors, 10)
+        kept = found.copy()
+        layer.run(-x, level)
+        np.testing.assert_array_equal(found, kept)  # later runs leave it alone
         assert (np.abs(found - np.maximum(x @ dense.T + bias, 0)) <= bound).all()
 
 

@@ -161,9 +161,9 @@ class GraphExecutor:
         levels, feeds = self.store.by_layer(level), feeds_of(self.graph, inputs)
         planes = self.planes
         if planes is not None:
-            images = [next(iter(feed.values())) for feed in feeds]
+            images, plane_levels = [next(iter(feed.values())) for feed in feeds], _plane_levels(planes, levels)
             return measure_latency(
-                lambda i: self._single(planes, images[i % len(images)], level), repeats=repeats, warmup=warmup
+                lambda i: self._single(planes, images[i % len(images)], plane_levels), repeats=repeats, warmup=warmup
             )
         with self._workers.borrowed() as walk:
             multiplier = self._multiplier(walk, levels)
@@ -278,7 +278,7 @@ class GraphExecutor:
                 sparse = self._multiplier(walk, levels)
                 compared = ComparingMultiplier(sparse, self.network, self.plan.products, levels=levels)
                 found = walk.run(feed, compared)[self.graph.outputs[0]]
-                worst = max(worst, compared.error, self._plane_error(feed, level, found))
+                worst = max(worst, compared.error, self._plane_error(feed, levels, found))
         return SelfCheck(error=worst, tolerance=TOLERANCE, worst_case=self.store.rounding_bound)
 
     def _single(self, planes: PlaneNetwork, image: Array, level: Level) -> Array:
@@ -289,13 +289,17 @@ class GraphExecutor:
         powers = np.exp(found - found.max())
         return np.asarray(powers / powers.sum())
 
-    def _plane_error(self, feed: Feed, level: Level, expected: Array) -> float:
+    def _plane_error(self, feed: Feed, levels: Mapping[str, int], expected: Array) -> float:
         """Distance of the planes' output from the graph's: what latency is measured with must be right, too."""
         if self.planes is None:
             return 0.0
-        found = self._single(self.planes, next(iter(feed.values())), level)
-        scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-        return float(np.abs(found - expected.reshape(-1)).max()) / scale
+        found = self._single(self.planes, next(iter(feed.values())), _plane_levels(self.planes, levels))
+        wanted = expected.reshape(-1)
+        differ = ~((found == wanted) | (np.isnan(found) & np.isnan(wanted)))
+        if not np.isfinite(found[differ]).all() or not np.isfinite(wanted[differ]).all():
+            return np.inf  # a NaN would lose every comparison
+        scale = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)), float(np.finfo(np.float32).tiny))
+        return float(np.abs(found - wanted)[differ].max(initial=0.0)) / scale
 
     def _multiplier(
         self, walk: GraphWalk, levels: Mapping[str, int], observer: ProductObserver | None = None
@@ -319,6 +323,11 @@ class GraphExecutor:
             if progress is not None:
                 progress(done, len(feeds))
             yield result
+
+
+def _plane_levels(planes: PlaneNetwork, levels: Mapping[str, int]) -> list[int]:
+    """Levels in the order of the planes' layers; one that stands for a normalisation is the same at every level."""
+    return [levels.get(layer.name, 0) for layer in planes.network.layers if layer.has_weights]
 
 
 def _batched(output: NDArray[np.generic], batch: int) -> bool:

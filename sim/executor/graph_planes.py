@@ -22,6 +22,7 @@ from ...workloads.nesting import NestedWeights
 from ...workloads.network import INPUT, Network
 from .operators.call import decimal, integer
 from .operators.window import windows_of
+from .plan import make_plan
 
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 #: Operators behind which the same elements stand in the same order.
@@ -46,9 +47,12 @@ class _Form:
     absorbed: set[str] = field(default_factory=set)
     flat: set[str] = field(default_factory=set)
 
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        return self.graph.shapes.get(tensor, self.graph.inputs.get(tensor, ((),))[0])
+
     def grid(self, tensor: str) -> tuple[int, int, int]:
         """(channels, height, width) of a tensor of one image."""
-        shape = self.graph.shapes.get(tensor, self.graph.inputs.get(tensor, ((),))[0])
+        shape = self.shape(tensor)
         if len(shape) not in (2, 4) or shape[0] != 1:
             raise NotPlainError(f"a tensor of shape {tuple(shape)}")
         return (shape[1], 1, 1) if len(shape) == 2 else (shape[1], shape[2], shape[3])
@@ -58,6 +62,13 @@ class _Form:
         if tensor not in self.made or (tensor in self.flat and not row):
             raise NotPlainError("a constant or reshaped operand")
         return self.made[tensor]
+
+    def name(self, tensor: str) -> str:
+        """A layer's name for what only a tensor names: nodes and tensors may share names."""
+        taken = {INPUT, *self.layers, *(layer.name for layer in self.network.layers)}
+        while tensor in taken:
+            tensor += "'"
+        return tensor
 
     def add(self, node: Node, layer: Layer) -> None:
         self.layers[layer.name] = layer
@@ -87,6 +98,9 @@ def plane_form(network: Network) -> Network:
     form.readers.update(graph.outputs)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise NotPlainError(f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs")
+    ((_, dtype),) = graph.inputs.values()
+    if dtype != np.float32:
+        raise NotPlainError(f"it computes in {np.dtype(dtype).name}")
     form.grid(next(iter(graph.inputs)))
     form.made[next(iter(graph.inputs))] = INPUT
     nodes, output = graph.nodes, graph.outputs[0]
@@ -98,7 +112,13 @@ def plane_form(network: Network) -> Network:
     layers = tuple(form.layers.values())
     if not layers or form.made.get(output) != layers[-1].name:
         raise NotPlainError("the output is not the last layer's")
-    return replace(network, layers=layers, graph=None, weights={**network.weights, **form.scales}, biases=form.biases)
+    weights = {**network.weights, **form.scales}
+    try:
+        plain = replace(network, layers=layers, graph=None, weights=weights, biases=form.biases)
+        make_plan(plain)  # windows that overhang have no size formula
+    except InputError as problem:
+        raise NotPlainError(str(problem).splitlines()[0]) from problem
+    return plain
 
 
 def ends_softly(graph: Graph) -> bool:
@@ -189,7 +209,7 @@ def _pool(form: _Form, node: Node) -> None:
     if len(node.outputs) > 1:
         raise NotPlainError("it returns indices")
     layer = Layer(
-        name=node.outputs[0], op="avgpool" if average else "maxpool", sources=(form.source(node.inputs[0]),),
+        name=form.name(node.outputs[0]), op="avgpool" if average else "maxpool", sources=(form.source(node.inputs[0]),),
         C=channels, H=size[0], W=size[1], K=channels, P=out[0], Q=out[1], R=kernel[0], S=kernel[1],
         stride=places[0], padding=places[1], dilation=places[2],
     )  # fmt: skip
@@ -203,15 +223,17 @@ def _join(form: _Form, node: Node) -> None:
     op = "add" if node.op == "Sum" else node.op.lower()
     if op == "add" and len(set(shapes)) > 1:
         raise NotPlainError(f"operands of shapes {shapes}")
-    if op == "mul" and not any(shape == (channels, 1, 1) for shape in shapes):
+    if op == "mul" and not {(channels, 1, 1)} <= set(shapes) <= {(channels, 1, 1), (channels, *size)}:
         raise NotPlainError("not one factor per channel")
+    if len({len(form.shape(name)) for name in node.inputs}) > 1:
+        raise NotPlainError("its operands differ in rank")  # broadcasting would align channels with columns
     if op == "concat":
         if integer(node, "axis", 1) % len(form.graph.shapes[node.inputs[0]]) != 1:
             raise NotPlainError("not along the channels")
         channels = sum(shape[0] for shape in shapes)
     sources, (high, wide) = tuple(form.source(name) for name in node.inputs), size
     layer = Layer(
-        name=node.outputs[0], op=op, sources=sources, C=channels, H=high, W=wide, K=channels, P=high, Q=wide
+        name=form.name(node.outputs[0]), op=op, sources=sources, C=channels, H=high, W=wide, K=channels, P=high, Q=wide
     )  # fmt: skip
     form.add(node, layer)
 
@@ -224,7 +246,7 @@ def _normalisation(form: _Form, node: Node) -> None:
     scale, shift, mean, variance = (np.asarray(x, np.float64) for x in found)
     factor = scale / np.sqrt(variance + decimal(node, "epsilon", 1e-5))
     channels, height, width = form.grid(node.inputs[0])
-    name, levels = node.outputs[0], form.network.levels
+    name, levels = form.name(node.outputs[0]), form.network.levels
     shape = (channels, 1, 1, 1)
     every = np.full(shape, levels, np.uint8)
     form.scales[name] = NestedWeights(values=factor.astype(np.float32).reshape(shape), keep=every, levels=levels)

@@ -84,7 +84,7 @@ class PlaneNetwork:
         self._programs: dict[tuple[int, ...], Program] = {}
 
     def run(self, image: Floats, level: Level) -> Floats:
-        """Output of one image, float32 (C, H, W) or that many elements: the last layer's, float32, flattened.
+        """Output of one image, (C, H, W) or flat, of any real type: the last layer's, float32, flattened.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class PlaneNetwork:
         """
         program = self._program(level)
         layout = self._layouts[INPUT]
-        if image.size != np.prod(self.input_shape):
+        if image.size != np.prod(self.input_shape) or not _same_axes(image.shape, self.input_shape):
             raise InputError(f"image has shape {image.shape}; network '{self.network.name}' needs {self.input_shape}")
         layout.view(self._buffers[INPUT])[:] = image.reshape(layout.channels, layout.height, layout.width)
         program.rewind()
@@ -125,7 +125,7 @@ class PlaneNetwork:
 
     def _levels(self, level: Level) -> dict[str, int]:
         names = [x.name for x in self.network.layers if x.has_weights]
-        each = [level] * len(names) if isinstance(level, int) else list(level)
+        each = [int(level)] * len(names) if isinstance(level, int | np.integer) else [int(one) for one in level]
         if len(each) != len(names):
             raise InputError(f"{len(each)} levels for {len(names)} layers with weights")
         for name, one in zip(names, each, strict=True):
@@ -245,6 +245,12 @@ def unsupported(network: Network) -> list[str]:
         elif layer.op in ("mul", "concat", "maxpool", "avgpool") and layer.activation in _CLAMPS:
             problems.append(f"layer '{layer.name}': '{layer.activation}' after '{layer.op}'")
     return problems
+
+
+def _same_axes(shape: tuple[int, ...], needed: tuple[int, ...]) -> bool:
+    """True unless axes differ, as of an image with its channels last; either may be flat, axes of length 1 do not count."""
+    left, right = ([size for size in each if size != 1] for each in (shape, needed))
+    return left == right or min(len(left), len(right)) <= 1
 
 
 def _vectors(layer: Layer) -> int:

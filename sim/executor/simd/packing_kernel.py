@@ -124,11 +124,13 @@ def _map_pooler(revision):
             total = x[c * stride + lead] if factor == 0 else np.float32(0)
             for row in range(height):
                 at = c * stride + lead + row * pitch
+                line = np.float32(0)  # large equal maps: a sum of sums rounds far less than one sum
                 for i in range(at, at + width):
                     if factor != 0:
-                        total += x[i]
+                        line += x[i]
                     elif not (x[i] <= total or total != total):  # a NaN wins and stays
                         total = x[i]
+                total += line
             out[c * to_stride + to_lead] = total if factor == 0 else total * factor
             c = take(address(tasks))
 

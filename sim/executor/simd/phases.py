@@ -64,7 +64,8 @@ def phases_of(layer: Layer) -> Phases:
 
 def pools_whole_maps(layer: Layer) -> bool:
     """True for pooling whose one window is the whole map: it needs no phases."""
-    return layer.op not in CONV_OPS and (layer.R, layer.S, layer.padding) == (layer.H, layer.W, 0)
+    window = (layer.R, layer.S, layer.padding, layer.P, layer.Q)
+    return layer.op not in CONV_OPS and window == (layer.H, layer.W, 0, 1, 1)
 
 
 def reads_in_place(layer: Layer, source: PlaneLayout, target: PlaneLayout) -> bool:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ....workloads.errors import InputError
 from ....workloads.layers import Layer
 from ....workloads.nesting import NestedWeights
 from . import packing_kernel
@@ -70,7 +71,7 @@ class Product:
     Raises
     ------
     InputError
-        if the masks lack the structure that ``choice`` relies on (blocks, channels).
+        if the masks lack the structure that ``choice`` relies on (blocks, channels), or windows meet grouped channels.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Product:
         choice: Choice,
         threads: int = 1,
     ) -> None:
+        if choice.window and choice.kind not in ("direct", "packed") and layer.groups > 1:
+            raise InputError(f"{layer.name}: '{choice.label}' reads all channels, but there are {layer.groups} groups")
         self.layer, self.source, self.target, self.choice = layer, source, target, choice
         self.phases = phases_of(layer)
         self.packs = not reads_in_place(layer, source, target)

@@ -66,8 +66,9 @@ def rows_for(
 class BatchedLinear:
     """A fully connected layer on its own: Y = clamp(X W^T + bias), at any level of one store.
 
-    Pruned weights meet no operand: NaN and infinity in a column reach the rows that keep it and no others. Denormals count
-    as zeros on x86. Outputs are bit-identical for any number of threads.
+    Pruned weights meet no operand: NaN and infinity in a column reach the rows that keep it and no others, except at a
+    level that more than 16 vectors run dense (``product.plan``), where they reach every row. Denormals count as zeros on
+    x86. Outputs are bit-identical for any number of threads, and the caller's own.
 
     Parameters
     ----------
@@ -120,4 +121,4 @@ class BatchedLinear:
         self.product.inputs[:] = x.T.reshape(self.product.inputs.shape)
         for call in self._calls[level]:
             self._team.run(call)
-        return np.ascontiguousarray(self.product.outputs.reshape(-1, self._vectors).T)
+        return self.product.outputs.reshape(-1, self._vectors).T.copy()  # the next run writes there again
