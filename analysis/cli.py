@@ -109,17 +109,20 @@ def lower(
     """
     if (requests is None) != (layer is None):
         raise typer.BadParameter("--requests DIR and --layer NAME belong together")
-    from .lower_command import lower_workload, write_layer_requests, write_topology
+    from .lower_command import check_request, lower_workload, write_layer_requests, write_topology
 
     workload = opt.chosen_workload(
         model, settings, levels=levels, seed=seed, draw=False, shapes=shape, calibrate=calibrate,
         files=opt.file_options(padding, groups, table),
     )  # fmt: skip
+    design = opt.chosen_designs([accel])[0]
+    if layer is not None:
+        check_request(workload, layer, level)
     if scale_sim is not None:
         write_topology(workload, scale_sim)
     lower_workload(workload, out, weight_bits=weight_bits, activation_bits=activation_bits, workers=workers)
     if requests is not None and layer is not None:
-        write_layer_requests(out, opt.chosen_designs([accel])[0], layer, level=level, folder=requests)
+        write_layer_requests(out, design, layer, level=level, folder=requests)
 
 
 @app.command()

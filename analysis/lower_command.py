@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..traces.lowering import Lowering
 from ..traces.resumable import lower_to_file
 from ..traces.trace_file import read_trace
+from ..workloads.errors import InputError, unknown_name
 from ..workloads.scale_sim_table import scale_sim_topology
 from ..workloads.weights_file import write_atomically
 from .output import note, progress_bars
@@ -58,6 +59,22 @@ def write_topology(workload: Workload, path: Path) -> None:
     write_atomically(path, text.encode())
     for one in (*notes, f"{len(text.splitlines()) - 1:,} rows"):
         note(f"{path}: {one}")
+
+
+def check_request(workload: Workload, layer: str, level: int) -> None:
+    """Before anything is lowered: are there such a layer and level to write requests of?
+
+    Raises
+    ------
+    InputError
+        if there are not.
+    """
+    names = [each.name for each in workload.network.layers if each.gemm is not None]
+    if layer not in names:
+        raise unknown_name("layer", layer, names)
+    levels = workload.network.levels if workload.pattern is None else len(workload.pattern.level_densities)
+    if not 0 <= level < levels:
+        raise InputError(f"level {level} does not exist; levels are 0 (densest) to {levels - 1}")
 
 
 def write_layer_requests(trace: Path, design: Design, layer: str, *, level: int, folder: Path) -> None:

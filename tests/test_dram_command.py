@@ -149,6 +149,23 @@ def test_lower_exports_requests_that_dram_reads_again(nestling: Any, tmp_path: P
     assert nestling("dram", paths[0], "--device", "hbm2", "--json")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layer", "conv22"], "did you mean 'conv2'"),
+        (["--layer", "conv2", "--level", "4"], "levels are 0 (densest) to 3"),
+    ],
+)
+def test_wrong_requests_are_refused_before_anything_is_lowered(
+    nestling: Any, tmp_path: Path, options: list[str], message: str
+) -> None:
+    trace = tmp_path / "t.parquet"
+    status, _, err = nestling("lower", "fashion", "--out", trace, "--requests", tmp_path / "r", *options)
+    assert status == 2
+    assert message in err
+    assert not trace.exists()
+
+
 def test_replayed_requests_are_taken_as_in_the_closed_loop(mixed: Trace) -> None:
     """An independent run from the exported arrivals alone: same lines, merging and acceptance, a device's cycles."""
     design = load_design("systolic-16x16")
