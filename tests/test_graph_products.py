@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nestling.sim.executor.graph_executor import GraphExecutor
+from nestling.sim.executor.graph_reference import product_error
 from nestling.traces.lowering import lower
 from onnx import helper
 
@@ -298,3 +299,11 @@ def test_long_integer_sums_are_exact(tmp_path: Path) -> None:
 def test_eight_levels_down_to_an_empty_one(tmp_path: Path) -> None:
     case = Product("Conv", {"x": IMAGE}, {"w": W, "b": normal(6)}, ["x", "w", "b"], {"group": 2, "pads": [1, 0, 0, 1]})
     assert_equal_at_every_level(case, tmp_path, levels=8, empty_last=True)
+
+
+def test_a_nan_that_the_reference_does_not_have_is_an_infinite_error() -> None:
+    expected = np.array([1.0, 2.0, -4.0])
+    assert product_error(np.array([1.0, 2.0, -4.1]), expected) == pytest.approx(0.025)
+    assert product_error(np.array([1.0, np.nan, -4.0]), expected) == np.inf
+    assert product_error(np.array([1.0, np.inf, -4.0]), expected) == np.inf
+    assert product_error(np.array([1.0, 2.0, -4.0]), np.array([1.0, np.nan, -4.0]), strict=False) == 0.0

@@ -69,6 +69,18 @@ class ComparingMultiplier:
         expected = dense_product(sizes, weights, inputs)
         if bias is not None:
             expected = expected + np.repeat(bias.reshape(-1).astype(np.float64), sizes.positions)
-        scale = max(float(np.abs(expected).max(initial=0.0)), float(np.finfo(np.float32).tiny))
-        self.error = max(self.error, float(np.abs(found - expected).max(initial=0.0)) / scale)
+        self.error = max(self.error, product_error(found, expected, strict=bool(np.isfinite(inputs).all())))
         return found
+
+
+def product_error(found: Array, expected: Array, *, strict: bool = True) -> float:
+    """Largest difference of two arrays of one shape, relative to the largest finite ``expected``.
+
+    Infinite where one is finite and the other is not; unless ``strict``, such places do not count: a sparse product skips
+    zeros that a dense one multiplies by an infinite operand.
+    """
+    finite = np.isfinite(expected) & np.isfinite(found)
+    if strict and not (np.isfinite(expected) == np.isfinite(found)).all():
+        return float("inf")
+    scale = max(float(np.abs(expected[finite]).max(initial=0.0)), float(np.finfo(np.float32).tiny))
+    return float(np.abs(found[finite] - expected[finite]).max(initial=0.0)) / scale
