@@ -24,6 +24,7 @@ from .vectors_kernel import (
     keep_lanes,
     load,
     multiply_add,
+    multiply_add_two,
     opaque,
     read_f32,
     read_i64,
@@ -91,11 +92,10 @@ def direct(vectors):
                     while value < stop - 4:
                         near = opaque(source + read_u32(offset, 0))
                         far = opaque(source + read_u32(offset, 4))
-                        total = multiply_add(total, read_f32(value, 0), near)
-                        total = multiply_add(total, read_f32(value, 4), far)
+                        total = multiply_add_two(total, value, near, far)
                         value += 8
                         offset += 8
-                    while value < stop:
+                    if value < stop:
                         total = multiply_add(total, read_f32(value, 0), opaque(source + read_u32(offset, 0)))
                         value += 4
                         offset += 4

@@ -28,6 +28,7 @@ from .vectors_kernel import (
     load,
     load_aligned,
     multiply_add_aligned,
+    multiply_add_two_aligned,
     opaque,
     read_f32,
     read_i64,
@@ -38,7 +39,7 @@ from .vectors_kernel import (
     write_i64,
 )
 
-#: Bytes of row numbers between a row and the one whose output and residual are asked for meanwhile: 3 rows.
+#: Bytes of row numbers between a row and the one whose sums, output and residual are asked for meanwhile: 3 rows.
 AHEAD = 12
 #: Bytes of reduction offsets between the operands being copied and the ones asked for meanwhile: 8 operands.
 COPY_AHEAD = 32
@@ -100,8 +101,10 @@ def windowed(vectors):
                     skip = read_u32(address(skips), 4 * ((block * windows + window) * stored + wanted - 1))
                 for i in range(skip, listed):
                     row = read_u32(row_at, 4 * i)
+                    later = read_u32(row_at, 4 * i + AHEAD)
+                    prefetch_read(vectors, sums + tile_bytes * later)
                     if ends:
-                        soon = 4 * stride * read_u32(row_at, 4 * i + AHEAD)
+                        soon = 4 * stride * later
                         prefetch_write(vectors, target + soon)
                         if residual:
                             prefetch_read(vectors, other + soon)
@@ -113,20 +116,16 @@ def windowed(vectors):
                     for level in range(wanted):
                         value = read_i64(pointers, 16 * level)
                         offset = read_i64(pointers, 16 * level + 8)
-                        prefetch_read(1, value + 1024)
-                        prefetch_read(1, offset + 512)
                         stop = value + 4 * read_u16(count_at + level * level_step, 2 * i)
                         while value < stop - 4:
                             near = opaque(scratch + read_u16(offset, 0))
                             far = opaque(scratch + read_u16(offset, 2))
-                            total = multiply_add_aligned(total, read_f32(value, 0), near)
-                            total = multiply_add_aligned(total, read_f32(value, 4), far)
+                            total = multiply_add_two_aligned(total, value, near, far)
                             value += 8
                             offset += 4
-                        while value < stop:
-                            total = multiply_add_aligned(
-                                total, read_f32(value, 0), opaque(scratch + read_u16(offset, 0))
-                            )
+                        if value < stop:
+                            near = opaque(scratch + read_u16(offset, 0))
+                            total = multiply_add_aligned(total, read_f32(value, 0), near)
                             value += 4
                             offset += 2
                         write_i64(pointers, 16 * level, value)
