@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from ..workloads.errors import InputError, unknown_name
-from .dram_mapping import AddressMapping, parse_mapping
+from .dram_mapping import AddressMapping, mapping_syntax, parse_mapping
 from .yaml_errors import load_validated
 
 #: Names of the built-in devices; each is a file ``devices/<name>.yaml``.
@@ -252,11 +252,13 @@ class CommandDevice(_Strict):
         Raises
         ------
         InputError
-            for an unknown name (one word without digits) or a string that does not cover each address bit once.
+            for an unknown name (one word; nearest match) or a string that does not cover each address bit once; both say how
+            a string is written.
         """
         name = self.default_mapping if name is None else name
         if name not in self.mappings and " " not in name.strip():
-            raise unknown_name(f"mapping of {self.name}", name, self.mappings)
+            unknown = unknown_name(f"mapping of {self.name}", name, self.mappings)
+            raise InputError(f"{unknown}; or {mapping_syntax(self.organisation.field_widths)}")
         return _parse(self.mappings.get(name, name), self.organisation)
 
     def with_organisation(self, *, channels: int | None = None, ranks: int | None = None) -> CommandDevice:

@@ -6,6 +6,7 @@ A mapping is written from the least significant bit above the access size, as fi
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads.errors import InputError, unknown_name
+from ..workloads.errors import InputError
 
 #: Field codes, as in DRAMsim3's mapping strings.
 FIELDS = {"ch": "channel", "ra": "rank", "bg": "bank group", "ba": "bank", "ro": "row", "co": "column"}
@@ -65,7 +66,8 @@ def parse_mapping(text: str, *, widths: Mapping[str, int], access_bits: int) -> 
     Raises
     ------
     InputError
-        with all problems: unknown fields, and fields whose bits are not covered exactly once.
+        with all problems: unknown fields (nearest match), and fields whose bits are not covered exactly once; and how a
+        mapping is written, with an example.
     """
     problems, segments = [], []
     used = dict.fromkeys(FIELDS, 0)
@@ -73,7 +75,7 @@ def parse_mapping(text: str, *, widths: Mapping[str, int], access_bits: int) -> 
     for token in text.split():
         match = re.fullmatch(r"([a-z]+)(\d*)", token)
         if match is None or match[1] not in FIELDS:
-            problems.append(str(unknown_name("address field", match[1] if match else token, FIELDS)))
+            problems.append(_unknown_field(token))
             continue
         field = match[1]
         bits = int(match[2]) if match[2] else max(0, widths[field] - used[field])
@@ -85,6 +87,23 @@ def parse_mapping(text: str, *, widths: Mapping[str, int], access_bits: int) -> 
         if used[field] != widths[field] and not problems:
             problems.append(f"{used[field]} bits for '{field}' ({name}), the device has {widths[field]}")
     if problems:
-        full = " ".join(f"{field}{bits}" for field, bits in widths.items() if bits)
-        raise InputError([f"address mapping '{text}': {problem}; each bit once: {full}" for problem in problems])
+        raise InputError(f"address mapping '{text}': {'; '.join(problems)}. Needed: {mapping_syntax(widths)}")
     return AddressMapping(tuple(segments), access_bits)
+
+
+def mapping_syntax(widths: Mapping[str, int]) -> str:
+    """How a mapping of a device with fields of ``widths`` bits is written, with an example that it takes."""
+    example = " ".join(f"{field}{bits}" for field, bits in widths.items() if bits)
+    fields = ", ".join(f"{field} ({name})" for field, name in FIELDS.items() if widths[field])
+    return (
+        f"fields from the lowest address bit on, separated by spaces, such as '{example}' (a field without a number takes "
+        f"all bits it has left; each bit once): {fields}"
+    )
+
+
+def _unknown_field(token: str) -> str:
+    """What is wrong with a part of a mapping; names as well as codes have a nearest code, in any case."""
+    word = re.sub(r"[\W\d]+$", "", token)
+    codes = {code: code for code in FIELDS} | {name: code for code, name in FIELDS.items()}
+    close = difflib.get_close_matches(word.lower(), codes, n=1, cutoff=0.5)
+    return f"unknown address field '{word or token}'" + (f" (did you mean '{codes[close[0]]}'?)" if close else "")

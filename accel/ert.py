@@ -9,7 +9,6 @@ Format: Accelergy 0.3 and 0.4 (Wu, Emer, Sze, ICCAD 2019). A design file names s
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..workloads.errors import InputError, unknown_name
+from ..workloads.text_files import read_rows
 from .yaml_errors import load_plain
 
 _CSV_COLUMNS = ("file", "component", "action", "energy_pJ")
@@ -117,18 +117,8 @@ def read_ert(path: Path) -> EnergyTable:
 
 def read_ert_csv(path: Path) -> dict[str, EnergyTable]:
     """All tables of a CSV file, by the name in its ``file`` column. Lines that start with ``#`` are comments."""
-    try:
-        lines = [x for x in path.read_text(encoding="utf-8").splitlines() if x and not x.startswith("#")]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error})") from None
-    reader = csv.DictReader(lines)
-    missing = [column for column in _CSV_COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(f"{path}: columns {', '.join(missing)} are missing")
     entries: dict[str, list[tuple[str, str, float]]] = {}
-    for row in reader:
+    for row in read_rows(path, _CSV_COLUMNS):
         if row["energy_pJ"] == "":  # unset: asking for it is an error, never 0
             continue
         where = f"{path}, {row['component']} {row['action']}"

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..accel.arrays.pragmatic import encode_terms
 from ..sim.executor.graph_inputs import GraphInputs, feeds_of
 from ..sim.executor.graph_plan import plan_graph
 from ..traces.trace import Activations
+from ..workloads.array_files import MAX_BYTES, Array, read_npy, read_npz
 from ..workloads.errors import InputError
 from ..workloads.network import Network
 from .sources import Workload
 
-Array = NDArray[np.generic]
-#: Bytes of all arrays of a calibration: more than any statistics need, and little enough for a small machine.
-MAX_BYTES = 1 << 31
 #: What a file may call the only input of a network, and its labels.
 IMAGES, LABELS = "images", "labels"
 
@@ -50,12 +44,12 @@ def load_calibration(path: Path, network: Network) -> Calibration:
         that do not fit its inputs or are not finite.
     """
     files = _files(path)
-    budget = MAX_BYTES
+    left_bytes = MAX_BYTES
     parts: dict[str, list[Array]] = {}
     for file in files:
-        for name, array in _arrays(file, budget).items():
+        for name, array in _arrays(file, left_bytes).items():
             parts.setdefault(name, []).append(array)
-            budget -= array.nbytes
+            left_bytes -= array.nbytes
     arrays = {name: _joined(path, name, found) for name, found in parts.items()}
     labels: NDArray[Any] | None = arrays.pop(LABELS, None)
     if labels is not None and not np.issubdtype(labels.dtype, np.integer):
@@ -78,50 +72,11 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _arrays(file: Path, budget: int) -> dict[str, Array]:
-    """The arrays of one file; never unpickles, and reads nothing larger than ``budget`` bytes."""
-    try:
-        if file.suffix == ".npy":
-            with file.open("rb") as stream:
-                return {IMAGES: _array(stream, budget, where=f"{file}")}
-        with zipfile.ZipFile(file) as archive:
-            found = {}
-            for entry in archive.infolist():
-                with archive.open(entry) as stream:
-                    found[entry.filename.removesuffix(".npy")] = _array(
-                        stream, budget, where=f"{file}: {entry.filename}"
-                    )
-                budget -= found[entry.filename.removesuffix(".npy")].nbytes
-            return found
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{file}: not a readable array file ({_first_line(error)})") from None
-
-
-def _array(stream: IO[bytes], budget: int, *, where: str) -> Array:
-    """One ``.npy`` stream: the header is read and judged before any memory is taken for the values."""
-    try:
-        version = npy.read_magic(stream)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{where}: not an array ({_first_line(error)})") from None
-    if dtype.hasobject:
-        raise InputError(f"{where}: holds pickled objects, which are never read; save numbers")
-    size = math.prod(shape) * dtype.itemsize
-    if size > budget or any(length < 0 for length in shape):
-        raise InputError(
-            f"{where}: shape {shape} of {dtype} needs {size:,} bytes; at most {MAX_BYTES:,} are read in all"
-        )
-    raw = stream.read(size)
-    if len(raw) != size:
-        raise InputError(f"{where}: ends after {len(raw):,} of {size:,} bytes")
-    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _arrays(file: Path, left_bytes: int) -> dict[str, Array]:
+    """The arrays of one file, by name; that of an ``.npy`` has no name, and is taken as images."""
+    if file.suffix == ".npy":
+        return {IMAGES: read_npy(file, left_bytes=left_bytes)}
+    return read_npz(file, left_bytes=left_bytes)
 
 
 def _joined(path: Path, name: str, parts: list[Array]) -> Array:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from ..accel.design import Design
 from ..sim.memory import Engine
+from ..sim.results import Result
 from ..sim.simulate import ConservationError, simulate
 from ..traces.density import with_density_model
 from ..traces.lowering import lower
@@ -142,24 +143,12 @@ def study_of_trace(
     """Simulate a trace on every design; nothing is executed. Parameters as stored weights and biases of the trace."""
     results, skipped = [], {}
     for design in designs:
-        shown = counted(progress, f"simulate {design.name}", len(trace.facts))
         try:
-            result = simulate(
-                trace,
-                design,
-                point=options.point or _default_point(design, options),
-                levels=options.levels,
-                engine=options.engine,
-                timeline_layer=options.layer,
-                workers=options.threads,
-                progress=shown,
-            )
+            results.append(_simulated(trace, design, options=options, progress=progress))
         except InputError as error:
             if not options.skip_unable:
                 raise
             skipped[design.name] = error.problems[0]
-        else:
-            results.append(result)
     return Study(
         network=trace.network,
         source=trace.source,
@@ -172,6 +161,19 @@ def study_of_trace(
         version=version("nestling"),
         seed=options.seed,
         skipped=skipped,
+    )
+
+
+def _simulated(trace: Trace, design: Design, *, options: RunOptions, progress: Progress) -> Result:
+    return simulate(
+        trace,
+        design,
+        point=options.point or _default_point(design, options),
+        levels=options.levels,
+        engine=options.engine,
+        timeline_layer=options.layer,
+        workers=options.threads,
+        progress=counted(progress, f"simulate {design.name}", len(trace.facts)),
     )
 
 

@@ -1,4 +1,15 @@
-"""What the command line's MODEL may be: a built-in name or a file (file_sources has those of other tools)."""
+"""What the command line's MODEL may be: a built-in name or a file (file_sources has those of other tools).
+
+* ``fashion``: the bundled network with its trained levels and 2,000 test images;
+* ``digits``: the small bundled one, with 450 test images and 256 training images that calibrate;
+* a network of the zoo, with parameters that differ from its defaults: synthetic levels of given densities;
+* a ``.csv`` layer table or SCALE-Sim topology: synthetic levels, too, or its own N:M patterns;
+* a ``.safetensors`` file written by nestling, or with weights by name: its own levels, with images and labels if given;
+* a ``.json`` file of the PyTorch exporter: its own levels, images and activation zeros;
+* an ``.onnx`` file, with shapes for what it leaves open (see ``load_onnx``): its own weights, as one level with their real
+  zeros, or pruned to given densities by magnitude with one threshold per level, with images (.npz of an array per input, or
+  ``images``, and ``labels``) if given; synthetic levels if its external data is absent.
+"""
 
 from __future__ import annotations
 
@@ -72,20 +83,11 @@ def load_workload(
     shapes: Shapes | None = None,
     options: FileOptions | None = None,
 ) -> Workload:
-    """Resolve MODEL.
+    """Resolve MODEL, one of the kinds that the module's description lists.
 
-    * ``fashion``: the bundled network with its trained levels and 2,000 test images;
-    * ``digits``: the small bundled one, with 450 test images and 256 training images that calibrate;
-    * a network of the zoo, with ``parameters`` that differ from its defaults: synthetic levels of the given densities;
-    * a ``.csv`` layer table or SCALE-Sim topology (with ``options``): synthetic levels, too, or its own N:M patterns;
-    * a ``.safetensors`` file written by nestling, or with weights by name: its own levels, with ``images`` (.npz of images
-      and labels) if given;
-    * a ``.json`` file of the PyTorch exporter: its own levels, images and activation zeros;
-    * an ``.onnx`` file, with ``shapes`` for what it leaves open (see ``load_onnx``): its own weights, as one level with
-      their real zeros, or pruned to ``densities`` by magnitude with one threshold per level, with ``images`` (.npz of an
-      array per input, or ``images``, and ``labels``) if given; synthetic levels if its external data is absent.
-
-    ``draw``: draw all synthetic masks now, a byte of memory per weight; else they are left to ``Workload.pattern``.
+    ``parameters``: of a network of the zoo; ``densities``: of levels that are made, ``seed`` and ``draw`` of synthetic ones
+    (drawn now, a byte of memory per weight, or left to ``Workload.pattern``); ``images``: a file of inputs and labels;
+    ``shapes``: what an ONNX file leaves open; ``options``: what other files do.
 
     Raises
     ------
@@ -94,21 +96,14 @@ def load_workload(
         parameters that the model does not have; and for masks that are too many to be drawn at once.
     """
     path = Path(model)
-    _check_options(model, parameters=parameters, shapes=shapes, options=options)
-    if model in BUNDLED or path.suffix == ".safetensors":
-        if densities is not None:
-            raise InputError(f"'{model}' has its own trained levels; --levels sets densities of shape-only models")
-        return _bundled(model, images) if model in BUNDLED else _trained(path, images, options)
-    if images is not None and path.suffix != ".onnx":
-        raise InputError(f"'{model}' takes no images: it has no weight values, or brings its own inputs")
+    _check_options(model, parameters=parameters, images=images, shapes=shapes, options=options)
+    if _has_trained_levels(model):
+        return _trained(model, images, densities, options)
     if path.suffix == ".json" and model not in NETWORKS:
         from .file_sources import exported_workload
 
         return exported_workload(path, densities)
-    if path.suffix == ".onnx":
-        network = _onnx(path, shapes, densities)
-    else:
-        network = _shape_only(model, path, parameters or {}, options)
+    network = _network(model, parameters=parameters or {}, densities=densities, shapes=shapes, options=options)
     if images is not None:
         from .calibration import labelled
 
@@ -116,13 +111,20 @@ def load_workload(
     if not network.weights:
         pattern = SyntheticLevels(network, tuple(DEFAULT_DENSITIES if densities is None else densities), seed)
         return _synthetic(model, pattern, draw=draw)
-    if densities is not None and not network.has_values:
-        raise InputError(f"'{model}' has its own N:M patterns; --levels sets densities of shape-only models")
-    return Workload(network)
+    return _own_levels(model, network, densities)
+
+
+def _has_trained_levels(model: str) -> bool:
+    return model in BUNDLED or Path(model).suffix == ".safetensors"
 
 
 def _check_options(
-    model: str, *, parameters: Mapping[str, float] | None, shapes: Shapes | None, options: FileOptions | None
+    model: str,
+    *,
+    parameters: Mapping[str, float] | None,
+    images: Path | None,
+    shapes: Shapes | None,
+    options: FileOptions | None,
 ) -> None:
     """Raise InputError for options that MODEL does not have."""
     path = Path(model)
@@ -132,6 +134,15 @@ def _check_options(
         raise InputError(f"'{model}' states its shapes; --shape is for ONNX files")
     if options is not None:
         options.check(path)
+    if images is not None and path.suffix != ".onnx" and not _has_trained_levels(model):
+        raise InputError(f"'{model}' takes no images: it has no weight values, or brings its own inputs")
+
+
+def _own_levels(model: str, network: Network, densities: Sequence[float] | None) -> Workload:
+    """A network with weights as it is: pruned to ``densities`` before where it has values, else with its file's patterns."""
+    if densities is not None and not network.has_values:
+        raise InputError(f"'{model}' has its own N:M patterns; --levels sets densities of shape-only models")
+    return Workload(network)
 
 
 def _synthetic(model: str, pattern: SyntheticLevels, *, draw: bool) -> Workload:
@@ -208,9 +219,18 @@ def _onnx(path: Path, shapes: Shapes | None, densities: Sequence[float] | None) 
     return pruned(network, densities)
 
 
-def _shape_only(
-    model: str, path: Path, parameters: Mapping[str, float], options: FileOptions | None
-) -> Network:  # fmt: skip
+def _network(
+    model: str,
+    *,
+    parameters: Mapping[str, float],
+    densities: Sequence[float] | None,
+    shapes: Shapes | None,
+    options: FileOptions | None,
+) -> Network:
+    """The network of an ONNX file, of the zoo, or of a table."""
+    path = Path(model)
+    if path.suffix == ".onnx":
+        return _onnx(path, shapes, densities)
     if model in NETWORKS:
         return build(model, **parameters)
     if path.suffix == ".csv":
@@ -231,6 +251,15 @@ def _without_parameters(model: str, path: Path) -> InputError:
     if model not in BUNDLED and path.suffix not in (".csv", ".json", ".onnx", ".safetensors"):
         return _unknown_model(model)
     return InputError(f"'{model}' has no parameters; --set is for the networks that `nestling models` lists with some")
+
+
+def _trained(
+    model: str, images: Path | None, densities: Sequence[float] | None, options: FileOptions | None
+) -> Workload:
+    """A bundled network, or that of a .safetensors file."""
+    if densities is not None:
+        raise InputError(f"'{model}' has its own trained levels; --levels sets densities of shape-only models")
+    return _bundled(model, images) if model in BUNDLED else _safetensors(Path(model), images, options)
 
 
 def _bundled(name: str, images: Path | None) -> Workload:
@@ -256,7 +285,7 @@ def _scaled(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.float32]:
     return (pixels[:, None].astype(np.float32) * np.float32(scale)).astype(np.float32)
 
 
-def _trained(path: Path, images: Path | None, options: FileOptions | None) -> Workload:
+def _safetensors(path: Path, images: Path | None, options: FileOptions | None) -> Workload:
     from ..workloads.bundled import FASHION_SCALE, load_images
     from ..workloads.weights_file import load_network
     from .file_sources import FileOptions, named_weights

@@ -64,23 +64,23 @@ def simulate(
         raise unknown_name("engine", engine, ENGINES)
     check_widths(trace, design)
     run = _Run(trace, design, design.point(point), engine)
-    by_level: dict[int, list[LayerResult]] = {level: [] for level in chosen}
-    digests = []
-    answers = in_order(partial(run.levels, levels=chosen), range(len(trace.facts)), workers=workers)
-    for facts, (digest, results) in zip(trace.facts, answers, strict=True):
-        if progress is not None:
-            progress(facts.layer.name)
-        digests.append(digest)
-        for result in results:
-            by_level[result.level].append(result)
+    digests, by_level = run.all_layers(chosen, workers=workers, progress=progress)
+    return _result(run, by_level, digest=combined_digest(digests), timeline_layer=timeline_layer)
+
+
+def _result(
+    run: _Run, by_level: Mapping[int, Sequence[LayerResult]], *, digest: str, timeline_layer: str | None
+) -> Result:
+    """The result of all layers by level, with the timeline and the warnings of the densest level that was run."""
+    trace, design, densest = run.trace, run.design, by_level[min(by_level)]
     return Result(
         network=trace.network,
         design=design,
         point=run.point,
-        levels=[run.level(level, by_level[level]) for level in chosen],
-        trace_digest=combined_digest(digests),
-        timeline=_timeline(run, by_level[min(chosen)], timeline_layer),
-        warnings=_warnings(trace, design, by_level[min(chosen)]) + _fallbacks(by_level) + _rises(by_level),
+        levels=[run.level(level, layers) for level, layers in by_level.items()],
+        trace_digest=digest,
+        timeline=_timeline(run, densest, timeline_layer),
+        warnings=_warnings(trace, design, densest) + _fallbacks(by_level) + _rises(by_level),
     )
 
 
@@ -114,6 +114,22 @@ class _Run:
     def __init__(self, trace: Trace, design: Design, point: OperatingPoint, engine: Engine) -> None:
         self.trace, self.design, self.point = trace, design, point
         self.memory = open_memory(design, clock_hz=point.clock_hz, engine=engine)
+
+    def all_layers(
+        self, levels: Sequence[int], *, workers: int, progress: Callable[[str], None] | None
+    ) -> tuple[list[bytes], dict[int, list[LayerResult]]]:
+        """The digest of every layer, and the results of all layers by level."""
+        digests: list[bytes] = []
+        by_level: dict[int, list[LayerResult]] = {level: [] for level in levels}
+        facts = self.trace.facts
+        answers = in_order(partial(self.levels, levels=levels), range(len(facts)), workers=workers)
+        for each, (digest, results) in zip(facts, answers, strict=True):
+            if progress is not None:
+                progress(each.layer.name)
+            digests.append(digest)
+            for result in results:
+                by_level[result.level].append(result)
+        return digests, by_level
 
     def levels(self, number: int, *, levels: Sequence[int]) -> tuple[bytes, list[LayerResult]]:
         """The digest of a layer, and its results at each of the levels."""

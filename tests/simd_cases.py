@@ -129,6 +129,21 @@ def make_case(
     )
 
 
+@st.composite
+def ungrouped_cases(draw: st.DrawFn, level_counts: tuple[int, ...]) -> tuple[Case, int]:
+    """Cases with one group of channels, and one of their levels."""
+    levels = draw(st.sampled_from(level_counts))
+    case = make_case(
+        draw(conv_layers().filter(lambda layer: layer.groups == 1)),
+        draw(st.integers(0, 9999)),
+        levels=levels,
+        density=draw(st.sampled_from((0.0, 0.3, 1.0))),
+        residual=draw(st.booleans()),
+        clamp=draw(st.sampled_from(((-np.inf, np.inf), (0.0, 6.0)))),
+    )
+    return case, draw(st.integers(0, levels - 1))
+
+
 def buffer_of(layout: PlaneLayout, tensor: Array) -> Array:
     """Planes that hold ``tensor``."""
     buffer = layout.new()
@@ -160,6 +175,36 @@ def run_choice(case: Case, choice: Choice, *, level: int, threads: int = 1) -> A
     Team(threads).run(call)
     assert only_interior(target, out)
     return np.array(target.view(out))
+
+
+def check_rounding(drawn: tuple[Case, Choice, int]) -> None:
+    """The product of a choice at a level is within the rounding of its sums."""
+    case, choice, level = drawn
+    expected, bound = case.expected(level)
+    assert (np.abs(run_choice(case, choice, level=level) - expected) <= bound).all()
+
+
+def check_exact(drawn: tuple[Case, Choice, int]) -> None:
+    """The product of whole numbers is exact."""
+    case, choice, level = drawn
+    np.testing.assert_array_equal(run_choice(case, choice, level=level), case.expected(level)[0])
+
+
+def check_threads(drawn: tuple[Case, Choice, int], threads: int) -> None:
+    """Every number of threads gives the same bits."""
+    case, choice, level = drawn
+    alone = run_choice(case, choice, level=level)
+    np.testing.assert_array_equal(run_choice(case, choice, level=level, threads=threads), alone)
+
+
+def check_wrong_value(drawn: tuple[Case, Choice, int], value: float, place: int) -> None:
+    """NaN or infinity at one place of the input reaches what it reaches in float64."""
+    case, choice, level = drawn
+    case.x.reshape(-1)[place % case.x.size] = value
+    expected, _ = case.expected(level)
+    found = run_choice(case, choice, level=level)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_array_equal(found[np.isinf(expected)], expected[np.isinf(expected)])
 
 
 def operands_in_planes(case: Case, product: Product) -> Array:

@@ -135,7 +135,7 @@ def npy_header(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
-        ("a.npz", b"not a zip file", "not a readable array file"),
+        ("a.npz", b"not a zip file", "not an .npz file"),
         ("a.npy", b"\x93NUMPY\x09\x00", "not an array"),
         ("a.npy", b"", "not an array"),
         ("a.npy", npy_header((1 << 40,)), f"at most {MAX_BYTES:,} are read"),

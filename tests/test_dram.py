@@ -112,12 +112,21 @@ def test_bad_mappings_in_a_file_and_by_hand(tmp_path: Path) -> None:
     for text, part in (
         ("bg2 co7 ba2 ro15", "15 bits for 'ro' (row), the device has 16"),
         ("bg2 co7 ba2 ro16 co1", "8 bits for 'co' (column), the device has 7"),
-        ("bg2 cl7 ba2 ro16", "unknown address field 'cl'; did you mean"),
+        ("bg2 cl7 ba2 ro16", "unknown address field 'cl' (did you mean 'co'?). Needed: fields from"),
+        (
+            "Row16 bank2, co7 BG2",
+            "field 'Row' (did you mean 'ro'?); unknown address field 'bank' (did you mean 'ba'?); unknown",
+        ),
+        ("bg2 co7 ba2 x!! ro16", "unknown address field 'x'. Needed: fields from the lowest address bit on"),
+        ("co7bg2ba2ro16", "Allowed: bank_group_interleaved, default; or fields from the lowest address bit on"),
+        ("", "Allowed: bank_group_interleaved, default; or fields"),
         ("bg2 co7 ba2 ro16 ch1", "1 bits for 'ch' (channel), the device has 0"),
     ):
         with pytest.raises(InputError) as caught:
             device.mapping(text)
         assert part in str(caught.value)
+        example = str(caught.value).split("such as '")[1].split("'")[0]
+        assert device.mapping(example).address_bits == device.mapping().address_bits
 
 
 @settings(max_examples=40, deadline=None)

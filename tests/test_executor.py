@@ -273,11 +273,19 @@ def test_unusable_images(branching: Executor, images: np.ndarray, message: str) 
 
 @pytest.mark.parametrize(
     ("level", "message"),
-    [(4, "level 4 does not exist"), (-1, "level -1 does not exist"), ([0, 1], "2 levels given; needed is one, or one")],
+    [
+        (4, "level 4 does not exist"),
+        (-1, "level -1 does not exist"),
+        ([0, 1], "2 levels given; needed is one, or one"),
+        (0.5, "level 0.5 is no whole number; needed is one, or one for each"),
+        ("0", "level '0' is no whole number"),
+        (None, "level None is no whole number"),
+        ([0.5] * 9, "is no whole number"),
+    ],
 )
-def test_unusable_levels(branching: Executor, level: int | list[int], message: str) -> None:
+def test_unusable_levels(branching: Executor, level: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        branching.run(images_for((2, 11, 11), 1), level)
+        branching.run(images_for((2, 11, 11), 1), level)  # type: ignore[arg-type]
 
 
 def test_unusable_labels_and_counts(branching: Executor) -> None:

@@ -152,7 +152,7 @@ def test_pool(
     )  # fmt: skip
     x = np.random.default_rng(h).standard_normal((1, 2, h, h)).astype(np.float32)
     out = np.full((1, layer.output_size), np.nan, np.float32)
-    kernel("pool")(x.reshape(1, -1), out, window_of(layer), average, kernels.NONE)
+    kernel("pool")(x.reshape(1, -1), out, window_of(layer), average)
     expected = reference._combination(layer, [x.astype(float)])
     np.testing.assert_allclose(out, expected.reshape(1, -1), rtol=UNIT_ROUNDOFF, atol=1e-9)
 

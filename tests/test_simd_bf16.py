@@ -21,7 +21,7 @@ from nestling.workloads.nesting import NestedWeights
 
 from .reduced_runs import run_floats
 from .simd_assembly import SAPPHIRE_RAPIDS, assembly
-from .simd_cases import Case, conv_layers, make_case
+from .simd_cases import Case, make_case, ungrouped_cases
 
 pytestmark = pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
 Array = np.ndarray
@@ -49,19 +49,10 @@ def run(case: Case, vectors: int, *, level: int, dense: bool = True, path: str =
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Case, int, str, int]:
-    layer = draw(conv_layers().filter(lambda one: one.groups == 1))
-    levels = draw(st.sampled_from((1, 2)))
-    case = make_case(
-        layer,
-        draw(st.integers(0, 9999)),
-        levels=levels,
-        density=draw(st.sampled_from((0.0, 0.3, 1.0))),
-        residual=draw(st.booleans()),
-        clamp=draw(st.sampled_from(((-np.inf, np.inf), (0.0, 6.0)))),
-    )
+    case, level = draw(ungrouped_cases((1, 2)))
     path = draw(st.sampled_from(("vectors", "tiles")))
     usable = [v for v in case.layouts()[1].vectors if v in ((1, 4, 7) if path == "vectors" else (1, 4))]
-    return case, draw(st.sampled_from(usable or [1])), path, draw(st.integers(0, levels - 1))
+    return case, draw(st.sampled_from(usable or [1])), path, level
 
 
 @settings(deadline=None, max_examples=60)

@@ -22,7 +22,7 @@ from nestling.workloads.nesting import NestedWeights
 
 from .reduced_runs import run_floats
 from .simd_assembly import SAPPHIRE_RAPIDS, assembly
-from .simd_cases import Case, conv_layers, make_case
+from .simd_cases import Case, make_case, ungrouped_cases
 
 pytestmark = [
     pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form"),
@@ -55,19 +55,10 @@ def magnitudes(case: Case, level: int) -> tuple[Array, Array]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Case, int, int]:
-    layer = draw(conv_layers().filter(lambda one: one.groups == 1))
-    levels = draw(st.sampled_from((1, 3)))
-    case = make_case(
-        layer,
-        draw(st.integers(0, 9999)),
-        levels=levels,
-        density=draw(st.sampled_from((0.0, 0.3, 1.0))),
-        residual=draw(st.booleans()),
-        clamp=draw(st.sampled_from(((-np.inf, np.inf), (0.0, 6.0)))),
-    )
+    case, level = draw(ungrouped_cases((1, 3)))
     case.x[:] *= np.float32(draw(st.sampled_from((1.0, 1e-3, 1e-6))))
     usable = [v for v in case.layouts()[1].vectors if v in (1, 4, 7)]
-    return case, draw(st.sampled_from(usable or [1])), draw(st.integers(0, levels - 1))
+    return case, draw(st.sampled_from(usable or [1])), level
 
 
 @settings(deadline=None, max_examples=50)

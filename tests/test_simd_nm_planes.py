@@ -21,7 +21,17 @@ from nestling.workloads.layers import Layer, conv
 from nestling.workloads.network import Network
 from nestling.workloads.sparsify.nm import ranks_in_groups
 
-from .simd_cases import Case, conv_layers, make_case, outputs_on, run_choice
+from .simd_cases import (
+    Case,
+    check_exact,
+    check_rounding,
+    check_threads,
+    check_wrong_value,
+    conv_layers,
+    make_case,
+    outputs_on,
+    run_choice,
+)
 
 compiled = pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
 LADDERS = ((4, (2,)), (4, (2, 1)), (8, (4, 2, 1)), (8, (8, 3, 0)), (16, (9, 5)))
@@ -63,38 +73,28 @@ def ladder_cases(draw: st.DrawFn, *, whole: bool = False) -> tuple[Case, Choice,
 @settings(deadline=None, max_examples=100)
 @given(ladder_cases())
 def test_ladders_are_within_the_rounding_of_their_sums(drawn: tuple[Case, Choice, int]) -> None:
-    case, choice, level = drawn
-    expected, bound = case.expected(level)
-    assert (np.abs(run_choice(case, choice, level=level) - expected) <= bound).all()
+    check_rounding(drawn)
 
 
 @compiled
 @settings(deadline=None, max_examples=60)
 @given(ladder_cases(whole=True))
 def test_whole_numbers_are_exact(drawn: tuple[Case, Choice, int]) -> None:
-    case, choice, level = drawn
-    np.testing.assert_array_equal(run_choice(case, choice, level=level), case.expected(level)[0])
+    check_exact(drawn)
 
 
 @compiled
 @settings(deadline=None, max_examples=25)
 @given(ladder_cases(), st.integers(2, 4))
 def test_threads_change_no_bit(drawn: tuple[Case, Choice, int], threads: int) -> None:
-    case, choice, level = drawn
-    alone = run_choice(case, choice, level=level)
-    np.testing.assert_array_equal(run_choice(case, choice, level=level, threads=threads), alone)
+    check_threads(drawn, threads)
 
 
 @compiled
 @settings(deadline=None, max_examples=40)
 @given(ladder_cases(), st.sampled_from((np.nan, np.inf)), st.integers(0, 9999))
 def test_nan_and_infinity_reach_what_they_must(drawn: tuple[Case, Choice, int], value: float, place: int) -> None:
-    case, choice, level = drawn
-    case.x.reshape(-1)[place % case.x.size] = value
-    expected, _ = case.expected(level)
-    found = run_choice(case, choice, level=level)
-    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
-    np.testing.assert_array_equal(found[np.isinf(expected)], expected[np.isinf(expected)])
+    check_wrong_value(drawn, value, place)
 
 
 @compiled

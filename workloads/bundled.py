@@ -5,11 +5,14 @@ It gives `nestling run` something real to work on at once: weights, per-level bi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .array_files import read_npz
 from .errors import InputError
 from .layers import Layer, conv, linear
 from .network import INPUT, Network
@@ -75,18 +78,17 @@ def load_images(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     Raises
     ------
     InputError
-        if the file cannot be read, lacks one of the two arrays, or they disagree in dtype or length.
+        if the file is no archive of arrays, lacks one of the two arrays, or they disagree in dtype or length.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = sorted({"images", "labels"} - set(archive.files))
-            if missing:
-                raise InputError(f"{path}: no array named {' or '.join(missing)}; found: {', '.join(archive.files)}")
-            images, labels = archive["images"], archive["labels"]
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as an .npz file ({error})") from error
+        found: Mapping[str, NDArray[Any]] = read_npz(path)
+    except InputError as error:
+        needed = "needed is .npz with images, uint8 (N, H, W), and labels, uint8 (N,)"
+        raise InputError(f"{error}; {needed}") from None
+    missing = sorted({"images", "labels"} - set(found))
+    if missing:
+        raise InputError(f"{path}: no array named {' or '.join(missing)}; found: {', '.join(found) or 'nothing'}")
+    images, labels = found["images"], found["labels"]
     for name, array, dimensions in (("images", images, 3), ("labels", labels, 1)):
         if array.dtype != np.uint8 or array.ndim != dimensions:
             raise InputError(

@@ -29,6 +29,7 @@ from .layer_json import check_counts
 from .layers import CONV_OPS, Layer, conv, linear
 from .nesting import NestedWeights
 from .network import INPUT, Network
+from .text_files import read_text
 
 Padding = Literal["same", "valid", "file"]
 PADDINGS: tuple[Padding, ...] = ("same", "valid", "file")
@@ -131,12 +132,7 @@ def _kind(header: Sequence[str]) -> int | None:
 
 
 def _rows(path: Path) -> list[_Row]:
-    try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; tables over {MAX_TABLE_BYTES} bytes are refused")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error})") from None
+    text = read_text(path, most_bytes=MAX_TABLE_BYTES)
     lines = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     problems: list[str] = []
     rows: list[_Row] = []

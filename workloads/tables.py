@@ -24,6 +24,7 @@ from pathlib import Path
 from .errors import InputError
 from .layers import CONV_OPS, DATA_OPS, WINDOW_OPS, Gemm, Layer
 from .network import INPUT, Network
+from .text_files import read_text
 
 #: Columns that a table must have, in the order in which one is written.
 COLUMNS = (
@@ -35,15 +36,7 @@ _JOINS = {"+": "+", "|": "|", "*": "*"}
 
 def load_table(path: Path) -> Network:
     """A shape-only network from a layer table; every problem of the file is listed with its line."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: not a regular file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error})") from None
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(read_text(path).splitlines())
     missing = [c for c in COLUMNS if c not in (rows.fieldnames or ())]
     if missing:
         raise InputError(f"{path}: line 1: columns {', '.join(missing)} are missing")

@@ -66,6 +66,19 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
+class Stages:
+    """What was trained, and how. ``independent`` (a model per density) and ``thresholded`` (accuracy per level of the start
+    pruned without training): empty without baselines. ``recipes``: "start" and "nested"; ``threads``: of PyTorch."""
+
+    nested: Trained
+    independent: Sequence[Trained]
+    thresholded: Sequence[float]
+    recipes: Mapping[str, Recipe]
+    start_wall_s: float
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
 class TrainingResult:
     """What ``train_fashion`` returns: the nested network and accuracies (0..1) on the whole test set, densest first.
 
@@ -215,21 +228,21 @@ def train_fashion(
         if PyTorch or the data set is missing, or a setting is out of range.
     """
     require_torch(threads)
-    recipes = {
-        "start": start_recipe(epochs=start_epochs, seed=seed),
-        "nested": nested_recipe(epochs=epochs, seed=seed),
-    }
+    recipes = {"start": start_recipe(epochs=start_epochs, seed=seed), "nested": nested_recipe(epochs=epochs, seed=seed)}
     arrays = load_arrays(data_dir)
+    stages = _train_stages(arrays, recipes, baselines=baselines, threads=threads, report=report)
+    return write_result(Path(out_dir), arrays, stages)
+
+
+def _train_stages(
+    arrays: ImageArrays, recipes: Mapping[str, Recipe], *, baselines: bool, threads: int, report: Report | None
+) -> Stages:
     start, start_s = train_start(arrays, recipes["start"], report=report)
     nested = train_levels(arrays, start, FASHION_DENSITIES, recipe=recipes["nested"], report=report)
-    thresholded = threshold_start(arrays, start) if baselines else ()
-    independent = train_independent(arrays, start, recipe=recipes["nested"], report=report) if baselines else ()
-    return write_result(
-        Path(out_dir),
-        arrays,
+    return Stages(
         nested=nested,
-        independent=independent,
-        thresholded=thresholded,
+        thresholded=threshold_start(arrays, start) if baselines else (),
+        independent=train_independent(arrays, start, recipe=recipes["nested"], report=report) if baselines else (),
         recipes=recipes,
         start_wall_s=start_s,
         threads=threads,
@@ -247,48 +260,45 @@ def require_torch(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def write_result(
-    out_dir: Path,
-    arrays: ImageArrays,
-    *,
-    nested: Trained,
-    independent: Sequence[Trained],
-    thresholded: Sequence[float],
-    recipes: Mapping[str, Recipe],
-    start_wall_s: float,
-    threads: int,
-) -> TrainingResult:
+def write_result(out_dir: Path, arrays: ImageArrays, stages: Stages) -> TrainingResult:
     """Write weights, the first FASHION_TEST_IMAGES test images and the record of stages run anywhere."""
     weights_path, images_path = out_dir / FASHION_WEIGHTS.name, out_dir / FASHION_IMAGES.name
+    nested = stages.nested
     save_network(weights_path, nested.network)
     pixels, labels = arrays.test_pixels[:FASHION_TEST_IMAGES], arrays.test_labels[:FASHION_TEST_IMAGES]
     archive = io.BytesIO()
     np.savez_compressed(archive, images=pixels, labels=labels)
     write_atomically(images_path, archive.getvalue())
     first = dataclasses.replace(arrays, test_pixels=pixels, test_labels=labels)
-    alone = [trained.accuracies[0] for trained in independent]
-    record = {
-        "network": FASHION_NAME,
-        "input": "pixel / 255",
-        "levels": _level_rows(
-            nested, bundled=measure(nested.network, first), independent=alone, thresholded=thresholded
-        ),
-        # Entry k - 1: the first k layers with weights at from_level, the others at to_level.
-        "switches": measure_switches(nested.network, arrays),
-        "test_images": len(arrays.test_labels),
+    record = _record(stages, arrays, bundled=measure(nested.network, first)) | {
         "bundled_test_images": len(labels),
-        "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
-        "wall_s": {
-            "start": round(start_wall_s, 1),
-            "nested": round(nested.wall_s, 1),
-            "independent": [round(trained.wall_s, 1) for trained in independent],
-        },
-        "threads": threads,
-        "versions": versions(),
         "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (weights_path, images_path)},
     }
     write_atomically(out_dir / FASHION_RECORD.name, (json.dumps(record, indent=1) + "\n").encode())
-    return TrainingResult(nested.network, nested.accuracies, tuple(alone), tuple(thresholded), record)
+    alone = tuple(trained.accuracies[0] for trained in stages.independent)
+    return TrainingResult(nested.network, nested.accuracies, alone, tuple(stages.thresholded), record)
+
+
+def _record(stages: Stages, arrays: ImageArrays, *, bundled: Sequence[float]) -> dict[str, Any]:
+    """What was measured and how; ``bundled``: accuracy per level on the images that are written."""
+    nested, independent = stages.nested, stages.independent
+    alone = [trained.accuracies[0] for trained in independent]
+    return {
+        "network": FASHION_NAME,
+        "input": "pixel / 255",
+        "levels": _level_rows(nested, bundled=bundled, independent=alone, thresholded=stages.thresholded),
+        # Entry k - 1: the first k layers with weights at from_level, the others at to_level.
+        "switches": measure_switches(nested.network, arrays),
+        "test_images": len(arrays.test_labels),
+        "recipes": {name: dataclasses.asdict(recipe) for name, recipe in stages.recipes.items()},
+        "wall_s": {
+            "start": round(stages.start_wall_s, 1),
+            "nested": round(nested.wall_s, 1),
+            "independent": [round(trained.wall_s, 1) for trained in independent],
+        },
+        "threads": stages.threads,
+        "versions": versions(),
+    }
 
 
 def _level_rows(

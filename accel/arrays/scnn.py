@@ -127,18 +127,10 @@ def scnn_work(
     blocks = _blocks(view, min(outputs, most_outputs or outputs))
     by_channel = keep.reshape(view.filters, view.group_channels, view.taps).transpose(1, 2, 0)
     counts = channel_counts(
-        padded,
-        by_channel,
-        blocks,
-        levels=levels,
-        taps=_taps(view, convention),
-        stride=view.stride,
-        tile=tile,
-        pes=(array.pes_x, array.pes_y),
-        multipliers=(array.input_lanes, array.weight_lanes),
-        output=(view.out_height, view.out_width),
-        banks=array.banks,
-    )
+        padded, by_channel, blocks, levels=levels, taps=_taps(view, convention), stride=view.stride, tile=tile,
+        pes=(array.pes_x, array.pes_y), multipliers=(array.input_lanes, array.weight_lanes),
+        output=(view.out_height, view.out_width), banks=array.banks,
+    )  # fmt: skip
     deepest, total = _halo(view, tile, convention)
     held = blocks[:, 1] - blocks[:, 0]
     return SCNNWork(counts, blocks, halo_cycles=deepest * held, halo_sums=np.full_like(held, total))

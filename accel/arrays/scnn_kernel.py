@@ -242,13 +242,6 @@ def channel_counts(
     taps : int64 (taps, 5): phase of the tap, its quotients by the stride (2), what is left of (input - tap) (2).
     tile, pes, multipliers, output : inputs per PE, PEs, (I, F), output positions, each (x, y).
     """
-    squares = stride * stride
-    dense = np.zeros((pes[0] * pes[1], squares), dtype=np.int64)
-    for pe in range(dense.shape[0]):
-        x = np.arange(tile[0]) + (pe // pes[1]) * tile[0]
-        y = np.arange(tile[1]) + (pe % pes[1]) * tile[1]
-        phase = (x % stride)[:, None] * stride + (y % stride)[None, :]
-        dense[pe] = np.bincount(phase.reshape(-1), minlength=squares)
     geometry = np.array([stride, *tile, pes[1], *multipliers, *output, banks], dtype=np.int64)
     counts: NDArray[np.int64] = _channel_counts(
         np.ascontiguousarray(pattern, dtype=np.uint8),
@@ -257,6 +250,17 @@ def channel_counts(
         levels,
         np.ascontiguousarray(taps, dtype=np.int64),
         geometry,
-        dense,
+        _positions_by_phase(stride, tile, pes),
     )
     return counts
+
+
+def _positions_by_phase(stride: int, tile: tuple[int, int], pes: tuple[int, int]) -> NDArray[np.int64]:
+    """Positions of every PE's tile at every phase of the stride, int64 (PEs, stride * stride)."""
+    found = np.zeros((pes[0] * pes[1], stride * stride), dtype=np.int64)
+    for pe in range(len(found)):
+        x = np.arange(tile[0]) + (pe // pes[1]) * tile[0]
+        y = np.arange(tile[1]) + (pe % pes[1]) * tile[1]
+        phase = (x % stride)[:, None] * stride + (y % stride)[None, :]
+        found[pe] = np.bincount(phase.reshape(-1), minlength=stride * stride)
+    return found

@@ -14,8 +14,9 @@ from ...sim.dram import Controller, DramRun
 from ...traces.dram_streams import build, parse_parameters, stream
 from ...traces.requests import Requests, throttled
 from ...workloads.errors import InputError, unknown_name
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite, Summary, summarise
-from .tables import read_rows, whole
+from .tables import whole
 
 _COLUMNS = ("config", "trace", "throttle", "lines", "cycles", "n_act", "e_core_total_pJ")
 #: Reference configuration -> device, mapping, ranks.

@@ -13,8 +13,9 @@ from pathlib import Path
 from ...accel.arrays.eyeriss import EyerissArray, PassShape, chip_run
 from ...accel.arrays.row_stationary import ConvShape, RowStationaryChip, best_blocking
 from ...workloads.errors import unknown_name
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite
-from .tables import read_rows, real
+from .tables import real
 
 _ENERGY = "eyeriss_isca16_fig10_energy.csv"
 _CHIP = "eyeriss_jssc17_tableV_alexnet.csv"

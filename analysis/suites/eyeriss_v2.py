@@ -15,8 +15,9 @@ import numpy as np
 from ...accel.arrays.eyeriss_v2 import single_pe_cycles, skipped_computes, uniform_cycles
 from ...accel.ert import EnergyTable, read_ert_csv
 from ...workloads.errors import InputError
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite
-from .tables import read_rows, real, whole
+from .tables import real, whole
 
 _PE_COLUMNS = ("layer", "C", "M", "E", "F", "density_I_spec", "density_W_spec", "ground_truth_cycles")
 _NNZ_COLUMNS = ("layer", "channel", "nnz_iacts", "nnz_weights")

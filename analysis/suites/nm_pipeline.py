@@ -12,8 +12,9 @@ from ...accel.loopnest import ceil_div
 from ...accel.tiles import ArrayTiming, TileTable
 from ...sim.pipeline import DramTiming, run_recurrence
 from ...workloads.errors import InputError
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite
-from .tables import described, read_rows, whole
+from .tables import described, whole
 
 _COLUMNS = ("R", "C", "L", "bus", "systolic", "kind", "G", "N", "T", "B", "ii", "ci", "cycles", "load")
 _GROUP = 4  # M of the RTL runs

@@ -16,9 +16,10 @@ from ...accel.arrays.diannao import DianNaoArray, dense_cycles
 from ...accel.arrays.operands import ConvView
 from ...accel.arrays.pragmatic import PragmaticArray, pe_slots, pragmatic_work
 from ...workloads.errors import unknown_name
+from ...workloads.text_files import read_rows
 from .dnnsim_tensors import Tensors, row_tensors
 from .suite import Bar, Check, Suite
-from .tables import described, read_rows, whole
+from .tables import described, whole
 
 _COLUMNS = (
     "weight_density", "act_density", "bits", "architecture", "lanes", "columns", "rows", "tiles", "bits_first_stage",

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ...accel.arrays.scale_sim import Dataflow, FoldedProduct, InputAddresses, matrix_addresses, window_addresses
 from ...workloads.errors import InputError
+from ...workloads.text_files import read_rows
 from .suite import Check
-from .tables import read_rows, real, whole
+from .tables import real, whole
 
 DATAFLOWS: dict[str, Dataflow] = {
     "ws": "weight_stationary",

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ...accel.arrays.scnn import SCNNArray, SCNNWork, scnn_work
+from ...workloads.text_files import read_rows
 from .dnnsim_tensors import row_tensors
 from .suite import Bar, Check, Suite
-from .tables import described, read_rows, whole
+from .tables import described, whole
 
 _COLUMNS = (
     "weight_density", "act_density", "Wt", "Ht", "I", "F", "out_acc_size", "banks", "layer", "cycles",

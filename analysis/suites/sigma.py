@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from ...accel.arrays.sigma_run import sigma_run
 from ...workloads.errors import InputError
+from ...workloads.text_files import read_rows
 from .glibc_random_kernel import random_masks
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import whole
 
 _SHAPE = ("M", "N", "K", "MK_sparsity_arg", "KN_sparsity_arg")
 _ARRAY = {"multipliers": "num_ms", "ports": "dn_bw", "lines": "rn_bw"}

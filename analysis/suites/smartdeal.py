@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from ...accel.arrays.smartdeal_operands import rebuild_cycles
 from ...traces.formats.coefficients import COEFFICIENT_FORMATS
+from ...workloads.array_files import read_npz
 from ...workloads.errors import InputError
 from ...workloads.smartdeal.basis_weights import BasisWeights
 from ...workloads.smartdeal.decomposition import Decomposition, DecompositionOptions, decompose
 from ...workloads.smartdeal.slicing import Slicing
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import whole
 
 _FOLDER = "smartdeal"
 _COLUMNS = ("id", "m", "n", "scale", "threshold", "decompose_scale", "threshold_row", "nnz_Ce", "zero_rows_Ce",
@@ -29,7 +31,7 @@ _DECIMALS = 12
 def checks(folder: Path) -> Iterator[Check]:
     """Every row of the decomposition table, the stored arrays among them, the storage table and the rebuild engine's."""
     path = folder / _FOLDER / "decompose.csv"
-    arrays = _arrays(folder / _FOLDER / "decompose.npz")
+    arrays = stored_arrays(folder / _FOLDER / "decompose.npz")
     for row in read_rows(path, _COLUMNS):
         yield from _decomposition(row, arrays, path)
     yield from _storage(_table(folder, "storage.csv"))
@@ -120,14 +122,17 @@ def compression(rows: int, zero_rows: float) -> float:
     return weights.codes.size * _BITS / bits
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.float64]]:
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a NumPy archive of plain arrays ({error})") from None
+def stored_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Matrices of the authors' own runs by name, none where there is no file; InputError unless all are real numbers."""
+    arrays = read_npz(path) if path.exists() else {}
+    wrong = [
+        f"{path}: {name} is {array.dtype}; needed are real numbers"
+        for name, array in arrays.items()
+        if array.dtype.kind not in "fiu"
+    ]
+    if wrong:
+        raise InputError(wrong)
+    return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
 SUITE = Suite(

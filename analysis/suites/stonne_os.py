@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...accel.arrays.systolic_cycles import mesh_run
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite
-from .tables import read_rows, whole
+from .tables import whole
 
 _COUNTS = {
     "cycles": "cycles",

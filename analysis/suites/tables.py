@@ -1,9 +1,8 @@
-"""Reading reference tables: comment lines skipped, missing files and columns named."""
+"""Values of reference tables, judged; what is wrong is named with its place."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,27 +14,6 @@ from ...workloads.errors import InputError
 ModelT = TypeVar("ModelT", bound=BaseModel)
 #: Counts and sizes of a table lie below this; what is larger is a slip, and its products would leave int64.
 _LARGEST = 1 << 53
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file (lines that start with ``#`` are comments) that must have ``columns``.
-
-    Raises
-    ------
-    InputError
-        if the file is missing, unreadable, or lacks a column.
-    """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error})") from None
-    reader = csv.DictReader(lines)
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(f"{path}: columns {', '.join(missing)} are missing")
-    return list(reader)
 
 
 def whole(row: dict[str, str], column: str, *, path: Path) -> int:

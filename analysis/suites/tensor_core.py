@@ -15,8 +15,9 @@ from ...accel.arrays.tensor_core_gemm import GemmRun, Mode, TensorCore, best_map
 from ...accel.ert import EnergyTable, read_ert_csv
 from ...accel.loopnest import ceil_div
 from ...workloads.errors import InputError, unknown_name
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite
-from .tables import read_rows, real, whole
+from .tables import real, whole
 
 _COLUMNS = ("design", "M", "K", "N", "input_density", "weight_density", "cycles", "energy_uJ")
 _ERT_FILE = "fig15_stc_related_setup/architecture_templates/HW_systems/ert_art/int8/{}/ERT.yaml"

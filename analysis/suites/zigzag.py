@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ...accel.zigzag import READS, WRITES, ReplayedEnergy, ZigZagLayer, read_accelerator, replay
 from ...workloads.errors import InputError
+from ...workloads.text_files import read_rows
 from .suite import Bar, Check, Suite
-from .tables import read_rows, real, whole
+from .tables import real, whole
 
 _COLUMNS = ("layer", "macs", "energy_pJ", "mac_energy_pJ", "mem_energy_pJ")
 

@@ -8,6 +8,9 @@ Every output element is summed by one thread in a fixed order: results do not de
 products per output and unit roundoff u = 2**-24 the error against exact arithmetic stays below
 (n + 2) * u * sum |v * x| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), whatever the order.
 
+Callees are inlined: compiling them with their caller takes half the time. For the same reason kernels that write sums apply
+only the activations that clamp; curves take a pass of their own (``activate``).
+
 Tensors are float32 of shape (images, elements of one image).
 """
 
@@ -29,6 +32,8 @@ Pointers = NDArray[np.int64]
 
 #: Activation codes of the kernels.
 NONE, RELU, RELU6, SILU, GELU, SIGMOID, TANH = range(7)
+#: Those that kernels apply where they write.
+CLAMPS = (NONE, RELU, RELU6)
 
 _index = np.uint64  # unsigned: spares the wrap-around of negative indices, which would block vector code
 
@@ -98,7 +103,7 @@ def _pack(image: Floats, planes: Floats, p: Planes) -> None:
                             planes[target + x] = image[source + x * _index(column_stride)]
 
 
-pack = njit(cache=True, nogil=True, error_model="numpy")(_pack)
+pack = njit(cache=True, nogil=True, error_model="numpy", inline="always")(_pack)
 
 
 def _accumulate(
@@ -134,26 +139,26 @@ def _accumulate(
             run[x] += v0 * planes[a0 + x]
 
 
-accumulate = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(_accumulate)
+accumulate = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")(_accumulate)
 
 
 def _store_rows(run: Floats, pitch: int, out: Floats, first: int, rows: int, width: int, code: int) -> None:
-    """Write rows of a run (row pitch ``pitch``) without the gaps to out[first:], through the activation."""
+    """Write rows of a run (row pitch ``pitch``) without the gaps to out[first:], clamped."""
     n = _index(width)
     for y in range(rows):
         source, target = _index(y * pitch), _index(first + y * width)
         if code == RELU:
             for x in range(n):
                 out[target + x] = max(run[source + x], np.float32(0.0))
-        elif code == NONE:
+        elif code == RELU6:
             for x in range(n):
-                out[target + x] = run[source + x]
+                out[target + x] = min(max(run[source + x], np.float32(0.0)), np.float32(6.0))
         else:
             for x in range(n):
-                out[target + x] = activate_scalar(run[source + x], code)
+                out[target + x] = run[source + x]
 
 
-store_rows = njit(cache=True, nogil=True, error_model="numpy")(_store_rows)
+store_rows = njit(cache=True, nogil=True, error_model="numpy", inline="always")(_store_rows)
 
 
 def _convolve(
@@ -171,12 +176,13 @@ def _convolve(
     lanes: int,
     code: int,
 ) -> None:
-    """Direct sparse convolution with bias and activation (Park et al., SkimCaffe; arXiv 2112.15445).
+    """Direct sparse convolution with bias and clamp (Park et al., SkimCaffe; arXiv 2112.15445).
 
     inputs : float32 (images, C*H*W); outputs : float32 (images, K*P*Q), written.
     scratch : float32, at least the planes' size (unused where the input is read in place).
     run : float32, sums of ``tile_rows`` output rows of one channel. bias : float32 (K,). p : Planes.
     lanes : run lengths are rounded up to a multiple of this (1 where the planes have no slack behind them).
+    code : one of :data:`CLAMPS`.
     """
     for image in range(inputs.shape[0]):
         planes = inputs[image]
@@ -194,7 +200,7 @@ def _convolve(
                 store_rows(run, p.pitch, out, first, rows, p.out_width, code)
 
 
-convolve = njit(cache=True, nogil=True, error_model="numpy")(_convolve)
+convolve = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(_convolve)
 
 
 def _row_products(
@@ -208,9 +214,10 @@ def _row_products(
     bias: Floats,
     code: int,
 ) -> None:
-    """Sparse matrix times each of ``rows`` input vectors per image, with bias and activation.
+    """Sparse matrix times each of ``rows`` input vectors per image, with bias and clamp.
 
     inputs : float32 (images, rows*k); outputs : float32 (images, rows*n), written; bias : float32 (n,).
+    code : one of :data:`CLAMPS`.
     Four partial sums per output hide the latency of the additions; their order is fixed.
     """
     n, k = row_start.size, inputs.shape[1] // rows
@@ -229,14 +236,19 @@ def _row_products(
                 while i < last:
                     s0 += values[i] * x[offsets[i]]
                     i += 1
-                outputs[image, t * n + r] = activate_scalar((s0 + s1) + (s2 + s3) + bias[r], code)
+                total = (s0 + s1) + (s2 + s3) + bias[r]
+                if code != NONE:
+                    total = max(total, np.float32(0.0))
+                if code == RELU6:
+                    total = min(total, np.float32(6.0))
+                outputs[image, t * n + r] = total
 
 
 row_products = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(_row_products)
 
 
-def _pool(inputs: Floats, outputs: Floats, w: Window, average: bool, code: int) -> None:
-    """Maximum (padding never wins) or average (padding counts as zeros) over windows, then the activation.
+def _pool(inputs: Floats, outputs: Floats, w: Window, average: bool) -> None:
+    """Maximum (padding never wins) or average (padding counts as zeros) over windows.
 
     inputs : float32 (images, C*H*W); outputs : float32 (images, C*P*Q), written; w : Window; average : bool.
     Averages are summed in float64: global pools are long.
@@ -257,7 +269,7 @@ def _pool(inputs: Floats, outputs: Floats, w: Window, average: bool, code: int) 
                                 largest = max(largest, value)
                                 total += value
                     result = np.float32(total / (w.kernel_height * w.kernel_width)) if average else largest
-                    outputs[image, (c * w.out_height + y) * w.out_width + x] = activate_scalar(result, code)
+                    outputs[image, (c * w.out_height + y) * w.out_width + x] = result
 
 
 pool = njit(cache=True, nogil=True, error_model="numpy")(_pool)

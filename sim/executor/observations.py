@@ -70,15 +70,46 @@ class SelfCheck:
 
     ``worst_case`` is the a-priori rounding bound of the longest sum, (n + 2) * 2**-24 relative to the sum of its
     products' magnitudes; rounding errors mostly cancel, which is why ``tolerance`` can be much tighter.
+
+    Where reduced formats run, ``tolerance`` is the sum of their layers' relative bounds, and ``layer_share`` the largest
+    error of the convolution ``layer`` as a part of its own bound (``simd.reduced.layer_check``): above 1 it is wrong.
     """
 
     error: float
     tolerance: float
     worst_case: float
+    layer_share: float = 0.0
+    layer: str = ""
 
     @property
     def passed(self) -> bool:
-        return self.error <= self.tolerance
+        return self.error <= self.tolerance and self.layer_share <= 1
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far outputs in reduced formats are from those in float32: the largest difference relative to the largest output,
+    and how many of the ``images`` have another largest output (top-1)."""
+
+    error: float
+    changed: int
+    images: int
+
+    @classmethod
+    def of(cls, found: NDArray[np.float32], expected: NDArray[np.float32]) -> Deviation:
+        """Outputs (N, elements) of both."""
+        changed = int(np.count_nonzero(found.argmax(axis=1) != expected.argmax(axis=1)))
+        return cls(relative_error(found, expected), changed, len(found))
+
+
+def relative_error(found: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """Largest difference relative to the largest finite expected number; infinite where only one of a pair is finite, or
+    both are infinite or NaN and differ."""
+    differ = ~((found == expected) | (np.isnan(found) & np.isnan(expected)))
+    if not np.isfinite(found[differ]).all() or not np.isfinite(expected[differ]).all():
+        return np.inf  # a NaN would lose every comparison
+    scale = max(float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)), float(np.finfo(np.float32).tiny))
+    return float(np.abs(found[differ] - expected[differ]).max(initial=0.0)) / scale
 
 
 def measure_latency(infer: Callable[[int], object], *, repeats: int, warmup: int) -> Latency:

@@ -7,8 +7,9 @@ stream. Switching the level means reading another row of end pointers; no value 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,12 +104,9 @@ class LevelStore:
         Raises
         ------
         InputError
-            if a level does not exist, or their number is not that of the weighted layers.
+            if a level does not exist, and as :func:`given_levels`.
         """
-        count = len(self.layers)
-        levels = [int(level)] * count if isinstance(level, int | np.integer) else [int(one) for one in level]
-        if len(levels) != count:
-            raise InputError(f"{len(levels)} levels given; needed is one, or one for each of {count} weighted layers")
+        levels = given_levels(level, len(self.layers))
         for one in levels:
             self.check_level(one)
         return dict(zip(self.layers, levels, strict=True))
@@ -149,6 +147,24 @@ class LevelStore:
             int(rows.nonzeros[level]) * per_weight + rows.row_start.nbytes + rows.row_end[level].nbytes
             for rows in self.layers.values()
         )
+
+
+def given_levels(level: Level, count: int) -> list[int]:
+    """The level of each of ``count`` weighted layers, from one for all of them or one each; whether they exist is not judged.
+
+    Raises
+    ------
+    InputError
+        if they are no whole numbers, or their number is another.
+    """
+    needed = f"needed is one, or one for each of {count} weighted layers"
+    try:
+        levels = [index(one) for one in level] if isinstance(level, Iterable) else [index(level)] * count
+    except TypeError:
+        raise InputError(f"level {level!r} is no whole number; {needed}") from None
+    if len(levels) != count:
+        raise InputError(f"{len(levels)} levels given; {needed}")
+    return levels
 
 
 def _has_values(network: Network, name: str) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import kernels
 from .geometry import LINE
 from .plan import Plan, Slot, Step
+from .simd.phases import pools_whole_maps
 
 Tensor = NDArray[np.float32]
 #: values, offsets, row_start, row_end of one level, bias of that level.
@@ -58,40 +59,55 @@ class Walk:
 
     def _multiply(self, step: Step, source: Tensor, target: Tensor, arrays: LevelArrays) -> None:
         values, offsets, row_start, row_end, bias = arrays
+        clamp = step.activation if step.activation in kernels.CLAMPS else kernels.NONE
         if step.kernel == "row_products":
-            kernels.row_products(source, target, step.rows, values, offsets, row_start, row_end, bias, step.activation)
-            return
-        assert step.planes is not None  # the planner gives every other weighted step its planes
-        kernels.convolve(
-            source,
-            target,
-            self._scratch,
-            self._run,
-            values,
-            offsets,
-            row_start,
-            row_end,
-            bias,
-            step.planes,
-            step.tile_rows,
-            step.planes.lanes,
-            step.activation,
-        )
+            kernels.row_products(source, target, step.rows, values, offsets, row_start, row_end, bias, clamp)
+        else:
+            assert step.planes is not None  # the planner gives every other weighted step its planes
+            kernels.convolve(
+                source,
+                target,
+                self._scratch,
+                self._run,
+                values,
+                offsets,
+                row_start,
+                row_end,
+                bias,
+                step.planes,
+                step.tile_rows,
+                step.planes.lanes,
+                clamp,
+            )
+        if step.activation != clamp:
+            kernels.activate(target, step.activation)
 
 
 def _combine(step: Step, inputs: tuple[Tensor, ...], target: Tensor) -> None:
-    """Steps without weights: pooling, sums, products, concatenation along channels."""
+    """Steps without weights: pooling, sums, products, concatenation along channels.
+
+    NumPy does what it does at the speed of memory: a kernel would have to be compiled first.
+    """
     if step.kernel == "pool":
-        kernels.pool(inputs[0], target, step.window, step.layer.op == "avgpool", step.activation)
-        return
-    if step.kernel == "concat":
+        _pool(step, inputs[0], target)
+    elif step.kernel == "concat":
         np.concatenate(inputs, axis=1, out=target)
     elif step.kernel == "add":
         _add(inputs, target)
     else:
         _multiply_elements(step, inputs, target)
-    if step.activation != kernels.NONE:
+    if step.activation == kernels.RELU:
+        np.maximum(target, 0, out=target)
+    elif step.activation != kernels.NONE:
         kernels.activate(target, step.activation)
+
+
+def _pool(step: Step, source: Tensor, target: Tensor) -> None:
+    average = step.layer.op == "avgpool"
+    if average and pools_whole_maps(step.layer):
+        target[:] = source.reshape(*target.shape, -1).mean(axis=2, dtype=np.float64)
+    else:
+        kernels.pool(source, target, step.window, average)
 
 
 def _add(inputs: tuple[Tensor, ...], target: Tensor) -> None:

@@ -88,8 +88,7 @@ def decompose_network(
     for name, nested in network.weights.items():
         if options.skip_growing and grows(slicing_of(nested.shape)):
             plain[name] = "it would grow"
-            values = nested.dense(0)
-            weights[name] = nested if densities is None else from_ranking(values, np.abs(values), densities, name=name)
+            weights[name] = nested if densities is None else _by_magnitude(nested, densities)
         else:
             bases[name] = decompose_weights(nested, densities, options=options, threads=threads)
             weights[name] = _stand_in(bases[name])
@@ -101,6 +100,12 @@ def decompose_network(
     error = {name: _relative(network.weights[name].dense(0), basis.dense(0)) for name, basis in bases.items()}
     made = replace(network, weights=weights, biases=biases)
     return SmartDealNetwork(network=made, bases=bases, plain=plain, error=error)
+
+
+def _by_magnitude(nested: NestedWeights, densities: Sequence[float]) -> NestedWeights:
+    """The densest level's weights, nested anew by their magnitude."""
+    values = nested.dense(0)
+    return from_ranking(values, np.abs(values), densities, name=nested.name)
 
 
 def decompose_weights(
