@@ -127,15 +127,15 @@ class Prediction:
 class HostCpu(Strict):
     """One thread of one machine.
 
-    ``crossover_density``: density at which the sparse kernel is as fast as the dense one. ``kernels``: name -> costs,
-    calibrated as ``kernels_source`` says.
+    ``crossover_density``: density at which the sparse kernel is as fast as the dense one; None: not measured, no
+    prediction needs it. ``kernels``: name -> costs, calibrated as ``kernels_source`` says.
     """
 
     kind: Literal["host-cpu"] = "host-cpu"
     name: str
     multiply_add_flop_per_s: Quantity
     caches: Annotated[tuple[CacheLevel, ...], Field(min_length=1)]
-    crossover_density: Quantity
+    crossover_density: Quantity | None = None
     kernels: dict[str, KernelCost] = Field(default_factory=dict)
     kernels_source: str
     energy: Literal["not modelled"] = "not modelled"

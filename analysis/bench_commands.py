@@ -29,6 +29,7 @@ def bench(
         str | None,
         typer.Option("--tune", help="`executor`: measure the kernels for this model, keep the choices, show the plan."),
     ] = None,
+    allow: opt.Allow = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="`executor`: the tables as markdown.")] = False,
     readme: Annotated[
         Path | None, typer.Option("--readme", help="Put the tables between the marks of this file.")
@@ -40,12 +41,16 @@ def bench(
     Example: `nestling bench trace --large` · `nestling bench executor --peers` ·
     `nestling bench executor rows nested` · `nestling bench executor --tune resnet50`
     """
+    from ..workloads.errors import InputError
     from .bench import run_benchmarks
     from .output import print_bench, progress_bars
     from .readme_tables import bench_markdown, check_block, write_block
+    from .reduced_formats import check_allow
 
+    if allow and tune is None:
+        raise InputError("--allow belongs to --tune MODEL: the benchmarks run in float32")
     if tune is not None:
-        _tune(tune, json=json)
+        _tune(tune, allow=check_allow(allow), json=json)
     elif suites and suites[0] == "executor":
         _executor(suites[1:], peers=peers, markdown=markdown, readme=readme, json=json)
     else:
@@ -71,7 +76,7 @@ def _executor(tables: list[str], *, peers: bool, markdown: bool, readme: Path | 
     print_executor_bench(found, as_markdown=markdown, as_json=json)
 
 
-def _tune(model: str, *, json: bool) -> None:
+def _tune(model: str, *, allow: tuple[str, ...], json: bool) -> None:
     """Tune the executor for a model's own levels, or for magnitude-pruned ones where it has no values."""
     from .bench_network import DENSITIES, magnitude_pruned
     from .executor_plan import planned, print_plan
@@ -81,7 +86,7 @@ def _tune(model: str, *, json: bool) -> None:
     if any(weights.values is None for weights in network.weights.values()) or not network.weights:
         network = magnitude_pruned(network, DENSITIES)
     with progress_bars() as progress:
-        found = planned(network, tune=True, progress=progress)
+        found = planned(network, tune=True, progress=progress, allow=allow)
     print_plan(found, as_json=json)
 
 

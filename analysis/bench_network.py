@@ -1,23 +1,25 @@
-"""A whole pruned ResNet-50, one image: every level of one nested store against ONNX Runtime's dense run."""
+"""A whole pruned ResNet-50, one image: every level of one nested store against dense runs of what is installed."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sim.executor.simd.machine_plans import MachinePlans
 from ..sim.executor.simd.network import PlaneNetwork
-from ..sim.executor.simd.planner import Planner
 from ..workloads.nesting import from_ranking
 from ..workloads.network import Network
 from ..workloads.zoo import build
 from .bench_executor import ROUNDS, interleaved
-from .onnx_peer import onnx_runtime
+from .network_peers import NETWORK_PEERS
 from .progress import Progress
 
 DENSITIES = (0.5, 0.25, 0.13, 0.05)
@@ -25,24 +27,27 @@ DENSITIES = (0.5, 0.25, 0.13, 0.05)
 _WARM_S = 0.1
 
 
+class PeerTime(NamedTuple):
+    """A peer's milliseconds (median), and our speed-up over it (median of paired ratios)."""
+
+    ms: float
+    speedup: float
+
+
 @dataclass(frozen=True)
 class NetworkRow:
-    """Milliseconds of one image (medians) and the median of paired ratios; None where ONNX Runtime is missing.
-
-    CPU time of one thread; of several the wall clock's.
-    """
+    """Milliseconds of one image (median), and the peers that are installed; CPU time of one thread, wall time of several."""
 
     name: str
     ours_ms: float
-    peer_ms: float | None
-    speedup: float | None
+    peers: Mapping[str, PeerTime]
 
 
 def network_rows(
     *, rounds: int = ROUNDS, model: str = "resnet50", threads: int = 1, progress: Progress
 ) -> list[NetworkRow]:
     """All levels of one store, and each density alone in its own store; kernels as the planner measured them."""
-    planner = Planner()
+    plans = MachinePlans()
     nested = magnitude_pruned(build(model), DENSITIES)
     stores = [("one nested store", nested, level, density) for level, density in enumerate(DENSITIES)]
     stores += [("own store", magnitude_pruned(build(model), (d,)), 0, d) for d in DENSITIES]
@@ -52,12 +57,11 @@ def network_rows(
     runners: dict[int, PlaneNetwork] = {}
     for done, (kind, network, level, density) in enumerate(stores, start=1):
         if id(network) not in runners:
-            planner.tune(network)
-            runners[id(network)] = PlaneNetwork(network, threads=threads, choose=planner.choose)
+            plans.tune(network)
+            runners[id(network)] = plans.network(network, threads=threads)
         runs[f"{density:.0%}, {kind}"] = _runner(runners[id(network)], image, level)
         progress("bench network", done, len(stores))
-    peer = _peer(nested, image, threads)
-    every = runs if peer is None else {**runs, "peer": peer}
+    every = {**runs, **_peers(nested, image, threads)}
     if threads == 1:
         seconds = interleaved(every, rounds)
     else:
@@ -77,17 +81,21 @@ def magnitude_pruned(network: Network, densities: tuple[float, ...]) -> Network:
     return replace(network, weights=weights)
 
 
-def markdown(rows: list[NetworkRow], *, threads: int = 1) -> str:
-    """The README's table of whole networks."""
+def markdown(rows: Sequence[NetworkRow], *, threads: int = 1) -> str:
+    """The README's table of whole networks; a peer's time stands in its column's head."""
     unit, size = ("CPU ms", "one thread") if threads == 1 else ("wall ms", f"{threads} threads")
+    found = {name: peer.ms for row in rows for name, peer in row.peers.items()}
+    heads = [f"speed-up over {name} ({ms:.1f} {unit})" for name, ms in found.items()]
     lines = [
-        f"| ResNet-50, one image, {size} | ours, {unit} | ONNX Runtime dense, {unit} | speed-up |",
-        "| --- | ---: | ---: | ---: |",
+        f"| {' | '.join([f'ResNet-50, one image, {size}', f'ours, {unit}', *heads])} |",
+        "| --- |" + " ---: |" * (1 + len(heads)),
     ]
     for row in rows:
-        peer = "-" if row.peer_ms is None else f"{row.peer_ms:.1f}"
-        speedup = "-" if row.speedup is None else f"{row.speedup:.2f}"
-        lines.append(f"| {row.name} | {row.ours_ms:.1f} | {peer} | {speedup} |")
+        cells = [f"{row.peers[name].speedup:.2f}" if name in row.peers else "-" for name in found]
+        lines.append(f"| {' | '.join([row.name, f'{row.ours_ms:.1f}', *cells])} |")
+    missing = [name for name in NETWORK_PEERS if name not in found]
+    if missing:
+        lines.append(f"\nNot installed, not compared: {', '.join(missing)}.")
     return "\n".join(lines)
 
 
@@ -95,18 +103,23 @@ def _runner(network: PlaneNetwork, image: NDArray[np.float32], level: int) -> Ca
     return lambda: network.run(image[0], level)
 
 
-def _peer(network: Network, image: NDArray[np.float32], threads: int) -> Callable[[], Any] | None:
-    try:
-        session = onnx_runtime(network, 0, threads=threads)
-    except ImportError:
-        return None
-    return lambda: session(image)
+def _peers(network: Network, image: NDArray[np.float32], threads: int) -> dict[str, Callable[[], Any]]:
+    """Dense runs of the peers that are installed."""
+    found: dict[str, Callable[[], Any]] = {}
+    for name, peer in NETWORK_PEERS.items():
+        with contextlib.suppress(ImportError):
+            found[name] = partial(peer(network, 0, threads=threads), image)
+    return found
 
 
-def _row(name: str, seconds: dict[str, list[float]]) -> NetworkRow:
+def _row(name: str, seconds: Mapping[str, Sequence[float]]) -> NetworkRow:
     ours = seconds[name]
-    if "peer" not in seconds:
-        return NetworkRow(name, 1e3 * statistics.median(ours), None, None)
-    peer = seconds["peer"]
-    ratio = statistics.median(p / o for p, o in zip(peer, ours, strict=True))
-    return NetworkRow(name, 1e3 * statistics.median(ours), 1e3 * statistics.median(peer), ratio)
+    peers = {
+        peer: PeerTime(
+            1e3 * statistics.median(seconds[peer]),
+            statistics.median(p / o for p, o in zip(seconds[peer], ours, strict=True)),
+        )
+        for peer in NETWORK_PEERS
+        if peer in seconds
+    }
+    return NetworkRow(name, 1e3 * statistics.median(ours), peers)

@@ -46,6 +46,7 @@ def run(
     engine: opt.Engine = "recurrence",
     repeats: opt.Repeats = 50,
     execute: opt.Execute = True,
+    allow: opt.Allow = None,
     density: opt.Density = "actual",
     seed: opt.Seed = 0,
     json: opt.Json = False,
@@ -57,8 +58,10 @@ def run(
     """
     from .output import deliver_study, progress_bars
     from .progress import available_threads
+    from .reduced_formats import check_allow
     from .run import RunOptions, make_study
 
+    formats = check_allow(allow)
     designs = opt.chosen_designs(accel, dram=dram, objective=objective, node=node)
     workload = opt.chosen_workload(
         model, settings, levels=None if sparsify else levels, images=images, seed=seed, shapes=shape, calibrate=calibrate,
@@ -66,7 +69,7 @@ def run(
     )  # fmt: skip
     options = RunOptions(
         point=point, levels=level, layer=layer, engine=engine, execute=execute, repeats=repeats,
-        threads=available_threads(), density=density, seed=seed,
+        threads=available_threads(), density=density, seed=seed, allow=formats,
     )  # fmt: skip
     if sparsify:
         from .methods_output import run_methods
@@ -291,7 +294,10 @@ def dram(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", "-d", help="Device name or .yaml file.")] = None,
     mapping: Annotated[
-        str | None, typer.Option("--mapping", help="Address mapping: a name, or fields from the lowest bit on.")
+        str | None,
+        typer.Option(
+            "--mapping", help="Address mapping: a name, or fields from the lowest bit on: `co7 bg2 ba2 ro16`."
+        ),
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the devices, or the one of --device.")] = False,
     json: opt.Json = False,

@@ -87,6 +87,14 @@ Density = Annotated[
     typer.Option("--density", help="Masks as they are, or as a density model has them."),
 ]
 Execute = Annotated[bool, typer.Option("--execute/--no-execute", help="Run the network on the CPU.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        help="Number format that the CPU may round to where that is faster: bfloat16 or float16; repeat for both. The error "
+        "against float32 is reported.",
+    ),
+]
 Repeats = Annotated[int, typer.Option("--repeats", help="Repeats of the CPU latency measurement.", min=1)]
 Objective = Annotated[
     Literal["energy", "latency", "edp"] | None,

@@ -22,6 +22,7 @@ from ..workloads.layers import CONV_OPS, Layer
 from ..workloads.network import Network
 from .host_prediction import predicted_levels
 from .output import note
+from .reduced_formats import failure, format_notes
 from .sources import Workload
 from .study import Execution, LevelExecution
 
@@ -36,10 +37,17 @@ Progress = Callable[[str, int, int], None]
 
 
 def execute_levels(
-    workload: Workload, levels: Sequence[int] | None, *, threads: int, repeats: int, progress: Progress
+    workload: Workload,
+    levels: Sequence[int] | None,
+    *,
+    threads: int,
+    repeats: int,
+    progress: Progress,
+    allow: Sequence[str] = (),
 ) -> tuple[dict[str, Activations], Execution]:
     """Run the network on the CPU: activation statistics of the densest level, and what each level measured, beside what the
-    host CPU's model predicts. Notes are told at once, and kept for reports.
+    host CPU's model predicts. Notes are told at once, and kept for reports. ``allow``: reduced formats that layers may run
+    in; activation statistics are float32's all the same.
 
     Raises
     ------
@@ -52,7 +60,7 @@ def execute_levels(
         raise InputError(
             f"'{workload.network.name}' cannot be executed: it needs weight values and inputs (--images or --calibrate)"
         )
-    executor = executor_for(workload.network, threads=threads)
+    executor = executor_for(workload.network, threads=threads, allow=allow)
     if executor.planes is not None:
         executor.planes.progress = partial(progress, "load kernels")
     wanted = range(workload.network.levels) if levels is None else levels
@@ -61,7 +69,8 @@ def execute_levels(
         for level in wanted
     ]
     predicted = predicted_levels(executor.planes, list(wanted), progress=progress)
-    notes = (*executor.single_image_notes, *predicted.notes)
+    formats = format_notes(executor, wanted, _first(workload.network, workload.images, CHECK_IMAGES))
+    notes = (*executor.single_image_notes, *formats, *predicted.notes)
     for text in notes:
         note(f"! {text}")
     found = [replace(x, cpu_predicted_s=predicted.seconds.get(x.level)) for x in executions]
@@ -93,10 +102,7 @@ def _execution(
     # A graph's reference is dense in all of its products; one inference is enough to find a wrong one.
     check = executor.check(_first(network, images, CHECK_IMAGES if network.graph is None else 1), level)
     if not check.passed:
-        raise ConservationError(
-            f"level {level}: executor differs from the dense reference by {check.error:.2e}, allowed "
-            f"{check.tolerance:.0e}"
-        )
+        raise ConservationError(failure(level, check))
     latency = executor.measure(_first(network, images, CAPTURE_IMAGES), level, repeats=repeats)
     return LevelExecution(
         level=level,

@@ -6,19 +6,23 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
 from rich.markdown import Markdown
 
+from ..sim.executor.simd.vectors_kernel import MACHINE
 from ..workloads.errors import unknown_name
 from . import bench_executor, bench_nested, bench_network, bench_rows, bench_startup
 from .output import console, print_object
 from .progress import Progress, silent
 
 T = TypeVar("T")
+#: Packages whose versions stand below the tables.
+_COMPARED = ("numpy", "numba", "scipy", "mkl", "sparse-dot-mkl", "torch", "onnxruntime", "openvino")
 #: Variables that numerical libraries read once, when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -105,8 +109,19 @@ def print_executor_bench(found: Mapping[str, Measured], *, as_markdown: bool, as
 
 
 def markdown(found: Mapping[str, Measured]) -> str:
-    """All tables with their titles."""
-    return "\n\n".join(f"**{table.title}**\n\n{table.markdown}" for table in found.values())
+    """All tables with their titles, and what they were measured with."""
+    tables = [f"**{table.title}**\n\n{table.markdown}" for table in found.values()]
+    return "\n\n".join([*tables, _measured_with()])
+
+
+def _measured_with() -> str:
+    """The processor and the versions of what was compared."""
+    installed = {}
+    for name in _COMPARED:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    libraries = ", ".join(f"{name} {number}" for name, number in installed.items())
+    return f"Measured with {libraries}; processor '{MACHINE[1]}' as LLVM names it."
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from ..sim.executor.simd.dense_product import DenseProduct
 from ..sim.executor.simd.host.host import host_cpu
 from ..sim.executor.simd.host.host_costs import crossing, least_seconds
 from ..sim.executor.simd.host.work import Unit, network_bytes, units
+from ..sim.executor.simd.machine_plans import MachinePlans
 from ..sim.executor.simd.network import PlaneNetwork
-from ..sim.executor.simd.planner import Planner
 from ..sim.executor.simd.prior import best_vectors
 from ..workloads.layers import CONV_OPS
 from ..workloads.network import Network
@@ -58,20 +58,23 @@ class NetworkPlan:
     kept: bool
 
 
-def planned(network: Network, *, tune: bool, progress: Progress) -> NetworkPlan:
-    """Measure every product at every level with the planner's choices, after tuning if wanted; one thread.
+def planned(network: Network, *, tune: bool, progress: Progress, allow: Sequence[str] = ()) -> NetworkPlan:
+    """Measure every product at every level with this machine's choices, after tuning if wanted; one thread. ``allow``:
+    reduced formats that layers may run in.
 
     Raises
     ------
     InputError
         if the network has no weight values, or layers without plane kernels.
     """
-    planner = Planner()
-    kept = planner.tune(network, lambda done, total: progress("tune", done, total)) if tune else True
-    runner = PlaneNetwork(network, choose=planner.choose)
+    plans = MachinePlans(allow=allow)
+    kept = plans.tune(network, lambda done, total: progress("tune", done, total)) if tune else True
+    runner = plans.network(network)
     programs = [units(runner, level) for level in range(network.levels)]
     names = {unit.work.kernel for program in programs for unit in program if unit.work is not None}
-    host, written = host_cpu(names, fresh=tune, progress=lambda done, total: progress("measure this CPU", done, total))
+    host, written = host_cpu(
+        names, crossover=True, fresh=tune, progress=lambda done, total: progress("measure this CPU", done, total)
+    )
     seconds = []
     for program in programs:
         seconds.append(least_seconds(program, ROUNDS, cold=True))
@@ -84,7 +87,7 @@ def planned(network: Network, *, tune: bool, progress: Progress) -> NetworkPlan:
         for unit, measured in zip(program, seconds[level], strict=True)
         if unit.work is not None and unit.work.useful_flop
     ]  # fmt: skip
-    return NetworkPlan(host, rows, planner.measured, kept and written)
+    return NetworkPlan(host, rows, plans.measured, kept and written)
 
 
 def _speed(
@@ -116,7 +119,7 @@ def _speed(
 
 
 def _label(runner: PlaneNetwork, layer: str, kernel: str, level: int) -> str:
-    """The kernel; of a sparse convolution with its window."""
+    """The kernel; of a sparse convolution with its window. Its name says in what format it computes, if not in float32."""
     plan = runner.plans.get(layer)
     return kernel if plan is None or level in plan.dense_levels else plan.sparse.label
 
@@ -156,13 +159,18 @@ def print_plan(plan: NetworkPlan, *, as_json: bool) -> None:
         return
     screen = console()
     screen.print(plan_table(plan))
-    host, crossover = plan.host, plan.host.crossover_density.value
+    host, crossover = plan.host, plan.host.crossover_density
     bandwidths = ", ".join(f"{x.name} {x.read_bytes_per_s.value / 1e9:.0f}" for x in host.caches)
     screen.print(
         f"{host.name}, one thread: {host.multiply_add_flop_per_s.value / 1e9:.0f} GFLOP/s; reading GB/s: {bandwidths}; "
-        f"sparse and dense meet at density {crossover:.2f} (synthetic product); energy not modelled.",
+        f"sparse and dense meet at density {'–' if crossover is None else f'{crossover.value:.2f}'} (synthetic product); "
+        "energy not modelled.",
         highlight=False,
     )
+    if any("bfloat16" in row.kernel or "half" in row.kernel for row in plan.layers):
+        screen.print(
+            "Kernels named bfloat16 or half (float16) round; bounds are float32's, and they have no prediction."
+        )
     if not plan.kept:
         screen.print("The cache folder cannot be written: these measurements hold for this run only.")
 

@@ -180,13 +180,17 @@ def study_of_variant(
     if variant.at_level is None or not varied.executable or not options.execute:
         return make_study(varied, designs, options=options, command=command, progress=progress)
     captured = varied if workload.activations else replace(varied, activations=_activations(varied, options))
-    study = make_study(captured, designs, options=replace(options, execute=False), command=command, progress=progress)
+    study = make_study(
+        captured, designs, options=replace(options, execute=False, allow=()), command=command, progress=progress
+    )
     executions: list[LevelExecution] = []
     notes: dict[str, None] = {}
     host = None
     for level in range(variant.network.levels) if options.levels is None else options.levels:
         one = replace(workload, network=variant.at_level(level))
-        _, found = execute_levels(one, [0], threads=options.threads, repeats=options.repeats, progress=progress)
+        _, found = execute_levels(
+            one, [0], threads=options.threads, repeats=options.repeats, progress=progress, allow=options.allow
+        )
         executions += [replace(execution, level=level) for execution in found.levels]
         notes |= dict.fromkeys(found.notes)
         host = found.host

@@ -1,10 +1,11 @@
-"""A convolutional network as an ONNX model with dense weights: what ONNX Runtime is given as our peer."""
+"""What a user would run a whole network with instead: dense inference of installed libraries, from one ONNX model."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +14,32 @@ from ..workloads.errors import InputError
 from ..workloads.layers import CONV_OPS, Layer
 from ..workloads.network import Network
 
-_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+#: Called with one image (1, C, H, W).
+Session = Callable[[NDArray[np.float32]], Any]
 
 
-def onnx_runtime(network: Network, level: int, *, threads: int) -> Callable[[NDArray[np.float32]], Any]:
-    """A session of ONNX Runtime on the network's weights at ``level``; call it with one image (1, C, H, W).
-
-    Of several threads, those without work sleep: by default they spin on after a run, which slows down whatever is measured
-    next by a third and does not change the session's own time (49 and 49 ms for ResNet-50 on two threads, each alone).
+class NetworkPeer(Protocol):
+    """Prepares dense inference of a network's weights at ``level``.
 
     Raises
     ------
     ImportError
-        if onnx or onnxruntime is not installed.
+        if the library, or onnx, is not installed.
     InputError
         for operators beyond convolutions, poolings, sums and fully connected layers.
+    """
+
+    def __call__(self, network: Network, level: int, *, threads: int) -> Session: ...
+
+
+_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+
+
+def onnx_runtime(network: Network, level: int, *, threads: int) -> Session:
+    """ONNX Runtime, float32.
+
+    Of several threads, those without work sleep: by default they spin on after a run, which slows down whatever is measured
+    next by a third and does not change the session's own time (49 and 49 ms for ResNet-50 on two threads, each alone).
     """
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
@@ -36,6 +48,24 @@ def onnx_runtime(network: Network, level: int, *, threads: int) -> Callable[[NDA
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = runtime.InferenceSession(onnx_model(network, level), options)
     return lambda image: session.run(None, {"input": image})
+
+
+def openvino(network: Network, level: int, *, threads: int, precision: str) -> Session:
+    """OpenVINO, one request at a time; ``precision``: "f32" or "bf16", which its CPU plug-in else chooses by itself."""
+    runtime = importlib.import_module("openvino")
+    core = runtime.Core()
+    settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+    model = core.read_model(onnx_model(network, level))
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda image: list(request.infer([image]).values())
+
+
+#: Peers by the name that tables show.
+NETWORK_PEERS: Mapping[str, NetworkPeer] = {
+    "ONNX Runtime": onnx_runtime,
+    "OpenVINO": partial(openvino, precision="f32"),
+    "OpenVINO bf16": partial(openvino, precision="bf16"),
+}
 
 
 def onnx_model(network: Network, level: int) -> bytes:

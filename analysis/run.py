@@ -15,6 +15,7 @@ from ..traces.lowering import lower
 from ..traces.trace import Activations, Trace
 from ..workloads.errors import InputError
 from .progress import Progress, counted, silent
+from .reduced_formats import refuse_unexecuted
 from .sources import Workload
 from .study import Execution, LevelExecution, Study
 
@@ -23,7 +24,8 @@ from .study import Execution, LevelExecution, Study
 class RunOptions:
     """How a study is made. ``levels``: level numbers to run (all by default); ``repeats``: CPU latency repeats; ``threads``:
     for execution and simulation, no count depends on it; ``skip_unable``: leave out designs that cannot run the network
-    instead of failing; ``prefer_point``: operating point of designs that have it, where ``point`` is not given."""
+    instead of failing; ``prefer_point``: operating point of designs that have it, where ``point`` is not given; ``allow``:
+    reduced number formats that the CPU may compute in."""
 
     point: str | None = None
     levels: Sequence[int] | None = None
@@ -36,6 +38,7 @@ class RunOptions:
     seed: int = 0
     skip_unable: bool = False
     prefer_point: str | None = None
+    allow: Sequence[str] = ()
 
 
 def make_study(
@@ -83,12 +86,14 @@ def _executed(
     """Run the network on the CPU where that is asked for; the workload says what its calibration found."""
     activations: dict[str, Activations] = dict(workload.activations)
     execution = Execution()
+    refuse_unexecuted(options.allow, executed=workload.executable and options.execute)
     if workload.executable and options.execute:
         from .execution import execute_levels
 
         activations, execution = execute_levels(
-            workload, options.levels, threads=options.threads, repeats=options.repeats, progress=progress
-        )
+            workload, options.levels, threads=options.threads, repeats=options.repeats, progress=progress,
+            allow=options.allow,
+        )  # fmt: skip
     elif workload.calibration is not None:
         from .execution import calibrated_activations
 

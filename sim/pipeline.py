@@ -101,7 +101,8 @@ def run_recurrence(tiles: TileTable, timing: ArrayTiming, dram: DramTiming) -> T
     constants = np.array(
         [timing.beat_interval, timing.step_interval, timing.latency, timing.output_slots, dram.latency], dtype=np.int64
     )
-    events = pipeline(
+    events = np.zeros((6, len(tiles)), np.int64)
+    pipeline(
         dram.transfer_cycles(tiles.weight_bytes + tiles.input_bytes),
         dram.transfer_cycles(tiles.store_bytes),
         tiles.load_beats,
@@ -109,6 +110,8 @@ def run_recurrence(tiles: TileTable, timing: ArrayTiming, dram: DramTiming) -> T
         tiles.drain_words,
         tiles.after,
         constants,
+        events,
+        np.empty(len(tiles), np.int64),
     )
     return TileEvents(*events)
 

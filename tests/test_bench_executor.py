@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 from nestling.analysis import bench_executor
 from nestling.analysis.bench_executor import Comparison, geometric_means, interleaved, markdown, our_product, pruned
-from nestling.analysis.bench_network import NetworkRow, magnitude_pruned
+from nestling.analysis.bench_network import NetworkRow, PeerTime, magnitude_pruned
 from nestling.analysis.bench_network import markdown as network_markdown
 from nestling.analysis.executor_comparison import Measured, one_thread, run_executor_bench
 from nestling.analysis.executor_comparison import markdown as joined
 from nestling.analysis.executor_peers import PEERS
+from nestling.analysis.network_peers import NETWORK_PEERS
 from nestling.analysis.progress import silent
 from nestling.sim.executor import reference
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
@@ -74,9 +76,12 @@ def test_tables() -> None:
     text = markdown(rows, ["MKL sparse"])
     assert "| 5 % | 4.00 [2.00-8.00] | 10-30 |" in text
     assert "Not installed, not compared: MKL sparse." in text
-    whole = network_markdown([NetworkRow("5 %, own store", 16.0, 80.0, 5.0), NetworkRow("x", 1.0, None, None)])
-    assert "| 5 %, own store | 16.0 | 80.0 | 5.00 |" in whole
+    peers = {"ONNX Runtime": PeerTime(80.0, 5.0), "OpenVINO": PeerTime(90.0, 5.6)}
+    whole = network_markdown([NetworkRow("5 %, own store", 16.0, peers), NetworkRow("x", 1.0, {})])
+    assert "ours, CPU ms | speed-up over ONNX Runtime (80.0 CPU ms) | speed-up over OpenVINO (90.0 CPU ms) |" in whole
+    assert "| 5 %, own store | 16.0 | 5.00 | 5.60 |" in whole
     assert "| x | 1.0 | - | - |" in whole
+    assert "Not installed, not compared: OpenVINO bf16." in whole
 
 
 def test_threads_are_limited_for_children_only() -> None:
@@ -92,17 +97,20 @@ def test_pruned_networks_have_the_densities_asked_for() -> None:
         np.testing.assert_allclose(weights.densities, (0.5, 0.05), atol=0.01)
 
 
-def test_the_onnx_peer_computes_the_same_network() -> None:
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    from nestling.analysis.onnx_peer import onnx_runtime
+#: Largest difference from the reference, as a share of the largest output; bfloat16 has 8 significant bits.
+PEER_SHARES = {"ONNX Runtime": 1e-4, "OpenVINO": 1e-4, "OpenVINO bf16": 3e-2}
 
+
+@pytest.mark.parametrize("name", NETWORK_PEERS)
+def test_a_peer_computes_the_same_network(name: str) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime" if name == "ONNX Runtime" else "openvino")
     network, pixels, _ = load_bundled()
     image = (pixels[:1, None].astype(np.float32) * np.float32(FASHION_SCALE)).astype(np.float32)
     for level in (0, 2):
-        found = onnx_runtime(network, level, threads=1)(image)[0].reshape(-1)
+        found = NETWORK_PEERS[name](network, level, threads=1)(image)[0].reshape(-1)
         expected = reference.forward(network, image, level).reshape(-1)
-        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        assert np.abs(found - expected).max() < PEER_SHARES[name] * np.abs(expected).max()
 
 
 def test_an_unknown_table_is_refused_with_the_nearest() -> None:
@@ -112,4 +120,6 @@ def test_an_unknown_table_is_refused_with_the_nearest() -> None:
 
 def test_all_tables_stand_under_their_titles() -> None:
     found = {"a": Measured("Title", [], "| a |\n| --- |"), "b": Measured("Other", [], "text")}
-    assert joined(found) == "**Title**\n\n| a |\n| --- |\n\n**Other**\n\ntext"
+    text = joined(found)
+    assert text.startswith("**Title**\n\n| a |\n| --- |\n\n**Other**\n\ntext\n\nMeasured with numpy ")
+    assert f"scipy {version('scipy')}" in text

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestling.sim.executor.executor import Executor
+from nestling.sim.executor.simd import packing_kernel
 from nestling.sim.executor.simd.host import host, synthetic
 from nestling.sim.executor.simd.host.host_costs import crossing, measured_calls
-from nestling.sim.executor.simd.host.work import kernel_name, level_work, network_bytes, units
+from nestling.sim.executor.simd.host.work import cleared, kernel_name, level_work, network_bytes, units
 from nestling.sim.executor.simd.network import PlaneNetwork
+from nestling.sim.executor.simd.planes import PlaneLayout
 from nestling.sim.executor.simd.product import Choice, LayerPlan
-from nestling.sim.executor.simd.team import Call
+from nestling.sim.executor.simd.team import Call, Team, call
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.bundled import load_bundled
 from nestling.workloads.layers import Layer
@@ -91,6 +93,20 @@ def test_useful_work_is_the_executors_own_count() -> None:
         assert network_bytes(work for _, work in found) > sum(x.stream_bytes for _, x in found if x is not None)
 
 
+@pytest.mark.parametrize("gaps", [0, 2, 3])
+def test_zeros_around_a_tensor_are_counted_as_they_are_written(gaps: int) -> None:
+    layout = PlaneLayout(3, 9, 13, 2)  # planes apart: nothing is zeroed twice
+    planes = layout.new()
+    planes[:] = 1
+    step = call(packing_kernel.clear, layout.channels, planes, layout.dimensions, gaps)
+    Team(1).run(step)
+    assert (layout.view(planes) == 1).all()
+    work, written = cleared(step), int((planes == 0).sum())
+    assert work.output_bytes == 4 * written
+    assert work.copies == -(-written // 16)
+    assert work.visits == 3 + 9 * gaps
+
+
 def test_every_step_belongs_to_one_unit() -> None:
     runner = PlaneNetwork(load_bundled()[0])
     steps = [step for unit in units(runner, 1) for step in unit.steps]
@@ -126,8 +142,10 @@ def test_synthetic_networks_hold_calls_of_every_kernel(kernel: str) -> None:
 
 
 def test_an_unknown_kernel_has_no_cases() -> None:
-    assert list(synthetic.cases("quantum 7")) == []
-    assert measured_calls("quantum 7") == []
+    for unknown in ("quantum 7", "dense bfloat16 7", "windowed", "half 4"):
+        assert list(synthetic.cases(unknown)) == []
+        assert list(synthetic.chains({unknown})) == []
+    assert measured_calls(["quantum 7"]) == {}
 
 
 def test_names_tell_kernels_of_different_cost_apart() -> None:
@@ -152,10 +170,10 @@ def test_an_idle_machine_has_its_whole_peak(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("kernel", ["copy in", "copy out"])
+@pytest.mark.parametrize("kernel", ["copy in", "copy out", "clear"])
 def test_measured_copies_take_longer_with_more_to_copy(kernel: str) -> None:
-    timed = sorted(measured_calls(kernel, rounds=3), key=lambda call: call.work.copies)
-    assert len(timed) == len(synthetic.TENSORS)
+    timed = sorted(measured_calls([kernel], rounds=3)[kernel], key=lambda call: call.work.copies)
+    assert len(timed) == (2 if kernel == "clear" else 1) * len(synthetic.TENSORS)
     assert timed[-1].seconds > timed[0].seconds > 0
 
 
@@ -198,9 +216,9 @@ def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(found.kernels) == {"copy in"}
     assert 1e8 < found.multiply_add_flop_per_s.value < 1e13
     assert [level.name for level in found.caches][-1] == "memory"
-    monkeypatch.setattr(host, "kernel_cost", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(host, "kernel_costs", lambda *_, **__: pytest.fail("measured again"))
     assert host.host_cpu(["copy in"], folder=tmp_path) == (found, True)
-    monkeypatch.setattr(host, "kernel_cost", lambda *_: None)
+    monkeypatch.setattr(host, "kernel_costs", lambda *_, **__: {})
     assert host.host_cpu(["copy in"], folder=tmp_path, fresh=True)[0].kernels == {}
 
 
@@ -208,7 +226,7 @@ def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_damaged_file_is_measured_anew_and_a_folder_may_be_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "kernel_cost", lambda *_: None)
+    monkeypatch.setattr(host, "kernel_costs", lambda *_, **__: {})
     host.host_cpu([], folder=tmp_path)
     (file,) = tmp_path.glob("host-*.json")
     file.write_text(json.dumps({"kind": "host-cpu"}), encoding="utf-8")
@@ -217,6 +235,69 @@ def test_a_damaged_file_is_measured_anew_and_a_folder_may_be_closed(
     blocked = tmp_path / "file"
     blocked.write_text("", encoding="utf-8")
     assert host.host_cpu([], folder=blocked)[1] is False
+
+
+def families(runner: PlaneNetwork) -> set[str]:
+    return {unit.work.kernel for unit in units(runner, 0) if unit.work is not None}
+
+
+def test_chains_are_run_by_kernels_that_are_measured_anyway() -> None:
+    wanted, known = {"windowed 4", "rows", "phases 2", "copy in"}, {"dense 7", "direct 7", "add"}
+    found = [families(PlaneNetwork(case.network, choose=case.choose)) for case in synthetic.chains(wanted, known)]
+    assert len(found) == len(synthetic.CHAINS)
+    for names in found:
+        assert {"windowed 4", "direct 7", "rows", "phases 2", "clear"} >= names >= {"windowed 4", "rows"}
+    both = list(synthetic.chains({"windowed 4", "dense 7"}))
+    assert len(both) == 2 * len(synthetic.CHAINS)
+    assert "dense 7" in families(PlaneNetwork(both[0].network, choose=both[0].choose))
+
+
+def test_chains_hold_pooling_only_where_it_is_measured() -> None:
+    for kernels, held in (({"direct 4"}, False), ({"direct 4", "pool"}, True)):
+        for case in synthetic.chains(kernels):
+            assert ("pool" in families(PlaneNetwork(case.network, choose=case.choose))) == held
+
+
+def test_kernels_that_no_chain_holds_need_none() -> None:
+    assert list(synthetic.chains({"copy in", "maps", "gate 2"})) == []
+    assert len(list(synthetic.chains({"rows"}))) == len(synthetic.CHAINS)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_call_in_a_chain_counts_for_each_kernel_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "PRODUCTS", synthetic.PRODUCTS[-1:])
+    monkeypatch.setattr(synthetic, "VECTORS", synthetic.VECTORS[:1])
+    alone = measured_calls({"direct 4", "rows"}, rounds=1)
+    monkeypatch.setattr(synthetic, "CHAINS", (((4, 8, 3, 15, 1), (8, 8, 1, 15, 1), (8, 8, 1, 15, 1)),))
+    parts: list[tuple[int, int]] = []
+    both = measured_calls({"direct 4", "rows"}, rounds=1, progress=lambda *part: parts.append(part))
+    assert {name: len(calls) - len(alone[name]) for name, calls in both.items()} == {"direct 4": 3 * 2, "rows": 2}
+    assert all(call.within == 0 for calls in alone.values() for call in calls)
+    assert sum(call.within > 0 for call in both["direct 4"]) == 3 * 2
+    assert parts == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_crossover_is_measured_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "measured_crossover", lambda: pytest.fail("nobody asked"))
+    assert host.host_cpu([], folder=tmp_path)[0].crossover_density is None
+    monkeypatch.setattr(host, "measured_crossover", lambda: 0.7)
+    found, kept = host.host_cpu([], crossover=True, folder=tmp_path)
+    assert kept
+    assert found.crossover_density is not None
+    assert found.crossover_density.value == 0.7
+    monkeypatch.setattr(host, "measured_crossover", lambda: pytest.fail("measured again"))
+    assert host.host_cpu([], folder=tmp_path) == (found, True)
+    assert host.host_cpu([], crossover=True, folder=tmp_path) == (found, True)
+
+
+@pytest.mark.parametrize("densities", [(0.6, 0.2), (1.0, 0.5, 0.1)])
+def test_random_masks_are_nested_and_as_dense_as_asked(densities: tuple[float, ...]) -> None:
+    layer = Layer(name="c", op="conv", C=64, H=3, W=3, K=64, P=3, Q=3, sources=("input",))
+    weights = synthetic.pruned([layer], densities).weights["c"]
+    for level, density in enumerate(densities):
+        error = 4 * np.sqrt(density * (1 - density) / weights.keep.size)  # four standard deviations
+        assert weights.densities[level] == pytest.approx(density, abs=error)
 
 
 def test_structured_masks_keep_their_structure() -> None:

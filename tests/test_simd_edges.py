@@ -47,7 +47,7 @@ def exact(kind: int, x: np.ndarray) -> np.ndarray:
 def gated(kind: int, x: np.ndarray) -> np.ndarray:
     layout = PlaneLayout(*x.shape, 1)
     planes = buffer_of(layout, x)
-    gate_kernel.gate(np.array([0, x.shape[0]]), planes, layout.dimensions, kind)
+    gate_kernel.gate(np.array([0, x.shape[0]]), planes, layout.dimensions, layout.masks(1), kind)
     assert only_interior(layout, planes)
     return np.array(layout.view(planes))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nestling.sim.executor.simd import machine_kernel, planner
+from nestling.sim.executor.simd import kept, machine_kernel
 from nestling.sim.executor.simd.vectors_kernel import COMPILES, LANES, MACHINE, REVISION
 from nestling.workloads.bundled import load_bundled
 
@@ -93,20 +93,20 @@ def test_every_kernel_carries_the_revision_of_the_vector_module() -> None:
     kernels = [kernel for module in modules for kernel in module.KERNELS.values()]
     for module in (gate_kernel, packing_kernel, peaks_kernel, program_kernel, rebuild_kernel):
         kernels += [value for value in vars(module).values() if hasattr(value, "py_func")]
-    assert len(kernels) == 3 * 7 + 2 + 2 + 12
+    assert len(kernels) == (1 + 2 + 2) * 7 + 2 + 2 + 13
     for kernel in kernels:
         held = [cell.cell_contents for cell in kernel.py_func.__closure__]
         assert REVISION in held, kernel
 
 
 def test_the_measured_table_depends_on_processor_versions_and_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = planner.environment_key()
-    assert planner.environment_key() == before
+    before = kept.environment_key()
+    assert kept.environment_key() == before
     assert len(MACHINE) == 3
-    monkeypatch.setattr(planner, "MACHINE", ("x86_64", "another", "+avx2"))
-    other = planner.environment_key()
-    monkeypatch.setattr(planner, "_kernel_sources", lambda: ["changed"])
-    assert len({before, other, planner.environment_key()}) == 3
+    monkeypatch.setattr(kept, "MACHINE", ("x86_64", "another", "+avx2"))
+    other = kept.environment_key()
+    monkeypatch.setattr(kept, "_kernel_sources", lambda: ["changed"])
+    assert len({before, other, kept.environment_key()}) == 3
 
 
 @pytest.mark.skipif(not (X86 and COMPILES), reason="the register of x86")
@@ -129,4 +129,4 @@ def test_the_floating_point_mode_is_put_back() -> None:
 @pytest.mark.skipif(not X86, reason="XDG folders")
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert planner.cache_folder() == tmp_path / "nestling"
+    assert kept.cache_folder() == tmp_path / "nestling"

@@ -158,11 +158,62 @@ def test_levels_may_differ_by_layer_and_change_between_runs() -> None:
     assert np.abs(first - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
-def test_nan_in_the_image_reaches_the_output() -> None:
+def test_an_image_may_be_a_list_or_an_array_of_any_real_type() -> None:
     network = zigzag()
+    runner, image = PlaneNetwork(network), np.rint(image_for(network) * 9)
+    expected = runner.run(image, 1)
+    rows = np.zeros((6, *image.shape[1:]), np.float32)
+    rows[::2] = image
+    same = [image.tolist(), rows[::2], image.astype(">f4"), np.ma.masked_array(image)]
+    for found in (*same, *(image.astype(kind) for kind in (np.float16, np.float64, np.int8, np.int64))):
+        np.testing.assert_array_equal(runner.run(found, 1), expected)
+    np.testing.assert_array_equal(runner.run(image > 0, 1), runner.run((image > 0).astype(np.float32), 1))
+
+
+@pytest.mark.parametrize(("image", "problem"), [
+    (np.ones((3, 19, 19), np.complex64), "holds complex numbers; needed are real numbers"),
+    (np.ones((3, 19, 19), object), "holds objects; needed are real numbers"),
+    (np.full((3, 19, 19), "1"), "holds text; needed are real numbers"),
+    (None, "holds objects; needed are real numbers"),
+    ([[1.0], [2.0, 3.0]], "nested list of uneven lengths"),
+    (np.full((3, 19, 19), 1e39), "float64 with values beyond float32"),
+    ([[1.0, 2.0]], r"image has shape \(1, 2\)"),
+])  # fmt: skip
+def test_an_image_of_anything_else_is_refused(image: object, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        PlaneNetwork(zigzag()).run(image, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("plan", [
+    LayerPlan(Choice("direct", 1)),
+    LayerPlan(Choice("packed", 1)),
+    LayerPlan(Choice("windowed", 1, 7)),
+    LayerPlan(Choice("direct", 1), 1, (0, 1, 2)),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the reference computes with them, too
+def test_one_wrong_value_touches_what_it_touches_in_the_dense_result(plan: LayerPlan, bad: float) -> None:
+    first = conv("first", "input", C=2, H=23, K=5, R=3, stride=2, padding=1)
+    network = Network("wrong", (first, conv("last", "first", C=5, H=first.P, K=3, R=3, padding=1)))
+    full, pruned = filled(network, (1.0,)), filled(network)
     image = image_for(network)
-    image[:] = np.nan
-    assert np.isnan(PlaneNetwork(network).run(image, 0)).all()
+    image[1, 6, 11] = bad
+    for each in (full, pruned):
+        runner = PlaneNetwork(each, choose=lambda *_: plan)
+        for level in range(each.levels):
+            found, expected = runner.run(image, level), reference.forward(each, image[None], level)[0]
+            finite = np.isfinite(expected)
+            assert finite.any()
+            assert not finite.all()
+            scale = np.abs(expected[finite]).max()
+            np.testing.assert_allclose(found[finite], expected[finite], rtol=0, atol=TOLERANCE * scale)
+            if each is full:
+                np.testing.assert_array_equal(found[~finite], expected[~finite])
+
+
+def test_an_image_of_nan_gives_nan() -> None:
+    network = zigzag()
+    assert np.isnan(PlaneNetwork(network).run(np.full_like(image_for(network), np.nan), 0)).all()
 
 
 def test_a_maximum_keeps_nan_and_ignores_padding() -> None:
@@ -191,7 +242,7 @@ def test_what_it_cannot_run_is_named() -> None:
         runner.run(np.zeros((3, 4), np.float32), 0)
     with pytest.raises(InputError, match="level 3 does not exist"):
         runner.run(image_for(network), 3)
-    with pytest.raises(InputError, match="2 levels for 5 layers"):
+    with pytest.raises(InputError, match="2 levels given; needed is one, or one for each of 5 weighted layers"):
         runner.run(image_for(network), [0, 1])
 
 

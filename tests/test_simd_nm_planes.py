@@ -34,7 +34,7 @@ from .simd_cases import (
 )
 
 compiled = pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
-LADDERS = ((4, (2,)), (4, (2, 1)), (8, (4, 2, 1)), (8, (8, 3, 0)), (16, (9, 5)))
+LADDERS = ((4, (2,)), (4, (2, 1)), (8, (4, 2, 1)), (8, (8, 3, 0)), (16, (9, 5)), (16, (13, 9, 6, 4, 1)))
 SCRIPT = "import sys; from tests.test_simd_nm_planes import sample; sys.stdout.write(sample())"
 
 
@@ -98,14 +98,16 @@ def test_nan_and_infinity_reach_what_they_must(drawn: tuple[Case, Choice, int], 
 
 
 @compiled
+@pytest.mark.parametrize("levels", channel_groups_kernel.LEVELS)
 @pytest.mark.parametrize("vectors", VECTORS)
-def test_every_compiled_width(vectors: int) -> None:
-    assert tuple(channel_groups_kernel.KERNELS) == VECTORS
+def test_every_compiled_kernel(vectors: int, levels: int) -> None:
+    assert {width for width, _ in channel_groups_kernel.KERNELS} == set(VECTORS)
     layer = conv("c", "input", C=27, H=2, W=8 * vectors, K=5, R=1)
-    case = laddered(make_case(layer, vectors, residual=True), 8, (4, 2, 1))
-    expected, bound = case.expected(0)
-    assert (np.abs(run_choice(case, Choice("channels", vectors, 16, 8), level=0) - expected) <= bound).all()
-    kernel = channel_groups_kernel.KERNELS[vectors]
+    case = laddered(make_case(layer, vectors, residual=True), 8, (6, 4, 2, 1))
+    expected, bound = case.expected(4 - levels)
+    found = run_choice(case, Choice("channels", vectors, 16, 8), level=4 - levels)
+    assert (np.abs(found - expected) <= bound).all()
+    kernel = channel_groups_kernel.KERNELS[vectors, levels]
     assert REVISION in [cell.cell_contents for cell in kernel.py_func.__closure__]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 
@@ -103,18 +104,20 @@ def test_whole_numbers_are_exact(drawn: tuple[Case, str, int, int, int]) -> None
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("vectors", VECTORS)
-def test_every_compiled_width(kind: str, vectors: int) -> None:
+@pytest.mark.parametrize("levels", [2, 6])
+def test_every_compiled_kernel(kind: str, vectors: int, levels: int) -> None:
     """A row of positions that the width divides: every kernel module's every entry runs."""
     layer = conv("c", "input", C=19, H=2, W=8 * vectors, K=5, R=1)
-    case = make_case(layer, vectors, levels=2, residual=True, clamp=(0.0, 6.0))
+    case = make_case(layer, vectors, levels=levels, residual=True, clamp=(0.0, 6.0))
     assert vectors in widths(case, kind)
     expected, bound = case.expected(1)
     assert (np.abs(run(case, kind, vectors, level=1) - expected) <= bound).all()
 
 
 def test_kernel_tables_are_complete() -> None:
-    for table in (windowed_kernel.KERNELS, direct_kernel.KERNELS, dense_kernel.KERNELS):
-        assert tuple(table) == VECTORS
+    assert tuple(dense_kernel.KERNELS) == VECTORS
+    for table in (windowed_kernel.KERNELS, direct_kernel.KERNELS):
+        assert set(table) == set(itertools.product(VECTORS, (False, True)))
 
 
 @settings(deadline=None, max_examples=40)

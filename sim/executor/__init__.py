@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...workloads.network import Network
-    from .observations import ActivationCounts, Latency, SelfCheck
+    from .observations import ActivationCounts, Deviation, Latency, SelfCheck
     from .simd.network import PlaneNetwork
     from .store import Level
 
@@ -24,6 +24,11 @@ class NetworkExecutor(Protocol):
     @property
     def planes(self) -> PlaneNetwork | None:
         """What runs single inferences; None where they run as batches do."""
+        ...
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """Number formats that layers may be rounded to; empty: all is float32."""
         ...
 
     @property
@@ -63,19 +68,27 @@ class NetworkExecutor(Protocol):
         """Distance from a dense float64 reference."""
         ...
 
+    def deviation(self, inputs: Any, /, level: Level) -> Deviation:
+        """Distance of the outputs from float32's; none where no format is allowed."""
+        ...
 
-def executor_for(network: Network, *, threads: int = 1) -> NetworkExecutor:
+
+def executor_for(network: Network, *, threads: int = 1, allow: Iterable[str] = ()) -> NetworkExecutor:
     """The executor that runs ``network``: operator by operator where it carries a graph, else layer by layer.
+
+    ``allow``: reduced formats, "bfloat16" or "float16", that layers may run in. All images then run on planes, one thread,
+    so that accuracy is that of what latency is measured with.
 
     Raises
     ------
     InputError
-        for networks without weight values, and layers or operators that cannot be executed.
+        for networks without weight values, layers or operators that cannot be executed, and with ``allow`` for a format that
+        does not exist and a network that does not run on planes.
     """
     if network.graph is not None:
         from .graph_executor import GraphExecutor
 
-        return GraphExecutor(network, threads=threads)
+        return GraphExecutor(network, threads=threads, allow=allow)
     from .executor import Executor
 
-    return Executor(network, threads=threads)
+    return Executor(network, threads=threads, allow=allow)

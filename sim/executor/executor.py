@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TypeVar
 
@@ -15,16 +15,19 @@ from . import reference
 from .geometry import convolution_of
 from .observations import (
     ActivationCounts,
+    Deviation,
     Latency,
     SelfCheck,
     channel_nonzeros,
     check_labels,
     measure_latency,
+    relative_error,
     tap_nonzeros,
 )
 from .plan import Step, make_plan
+from .simd.machine_plans import MachinePlans
 from .simd.network import PlaneNetwork, unsupported
-from .simd.planner import Planner
+from .simd.reduced.choices import allowed_formats
 from .store import Level, LevelStore
 from .walk import LevelArrays, Tensor, Walk
 from .workers import Workers
@@ -48,6 +51,7 @@ class Executor:
     ----------
     network : a network with weight values.
     threads : worker threads for batches; single images (``measure``) always use one.
+    allow : reduced formats that layers may run in, see ``executor_for``; all images run on planes then.
 
     Single images run on planes (``simd.network``), several times faster, unless a layer has no kernel there:
     ``single_image_notes`` says which.
@@ -55,10 +59,10 @@ class Executor:
     Raises
     ------
     InputError
-        naming every layer that has no values or that the executor does not support.
+        naming every layer that has no values or that the executor does not support, with ``allow`` on planes.
     """
 
-    def __init__(self, network: Network, threads: int = 1) -> None:
+    def __init__(self, network: Network, threads: int = 1, *, allow: Iterable[str] = ()) -> None:
         if threads < 1:
             raise InputError(f"{threads} threads; at least 1 is needed")
         self.network = network
@@ -69,11 +73,13 @@ class Executor:
         self._arrays = {layer.name: self._level_arrays(layer.name) for layer in self._weighted}
         self._workers = Workers([Walk(self.plan) for _ in range(threads)])
         self.single_image_notes = tuple(f"single images run without planes: {text}" for text in unsupported(network))
+        self.allow = allowed_formats(allow)
+        refuse_without_planes(self.allow, self.single_image_notes)
 
     @cached_property
     def planes(self) -> PlaneNetwork | None:
         """What runs single images; None where a layer has no kernel on planes."""
-        return None if self.single_image_notes else PlaneNetwork(self.network, choose=Planner().choose)
+        return None if self.single_image_notes else MachinePlans(allow=self.allow).network(self.network)
 
     def _level_arrays(self, name: str) -> list[LevelArrays]:
         """Kernel arguments of one layer for every level; all views, nothing is copied per level."""
@@ -100,6 +106,12 @@ class Executor:
         InputError
             for a level that does not exist, or images of another shape or type, or with NaN or infinite values.
         """
+        if self.allow and self.planes is not None:
+            return run_each(self.planes, self._flatten(images), level, progress=progress)
+        return self._run_in_batches(images, level, progress=progress)
+
+    def _run_in_batches(self, images: Images, level: Level, *, progress: Progress | None = None) -> Images:
+        """Outputs of the portable kernels, always in float32."""
         weights, flat = self._weights(level), self._flatten(images)
         outputs = np.empty((len(flat), self.plan.output.size), np.float32)
 
@@ -196,13 +208,25 @@ class Executor:
         levels = list(self.store.by_layer(level).values())
         shaped = images.reshape(len(images), *self.plan.input_shape)
         expected = reference.forward(self.network, shaped, levels)
-        if self.planes is not None:  # what latency is measured with must be right, too
-            single = self.planes.run(images[0], level)
+        if self.planes is not None:
+            if self.allow:
+                error = relative_error(found, expected)
+                return reduced_check(self.planes, images[0], level, error=error, worst_case=self.store.rounding_bound)
+            single = self.planes.run(images[0], level)  # what latency is measured with must be right, too
             found = np.concatenate([found, single.reshape(1, -1)])
             expected = np.concatenate([expected, expected[:1]])
-        scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-        error = float(np.abs(found - expected).max()) / scale
+        error = relative_error(found, expected)
         return SelfCheck(error=error, tolerance=TOLERANCE, worst_case=self.store.rounding_bound)
+
+    def deviation(self, images: Images, level: Level) -> Deviation:
+        """Distance of the outputs from those in float32; none where no format is allowed.
+
+        Raises
+        ------
+        InputError
+            as ``run``.
+        """
+        return Deviation.of(self.run(images, level), self._run_in_batches(images, level))
 
     def _weights(self, level: Level) -> dict[str, LevelArrays]:
         return {name: self._arrays[name][one] for name, one in self.store.by_layer(level).items()}
@@ -235,6 +259,31 @@ class Executor:
             if progress is not None:
                 progress(group.stop, total)
             yield result
+
+
+def refuse_without_planes(allow: tuple[str, ...], notes: Iterable[str]) -> None:
+    """Raise InputError if formats are allowed to a network that has no kernels for them; ``notes``: why not."""
+    if allow and notes:
+        raise InputError([f"{' and '.join(allow)}: there are kernels on planes only; {text}" for text in notes])
+
+
+def run_each(planes: PlaneNetwork, images: Images, level: Level, *, progress: Progress | None = None) -> Images:
+    """Outputs of (N, elements) images, one after the other on planes."""
+    outputs = []
+    for done, image in enumerate(images, start=1):
+        outputs.append(planes.run(image, level))
+        if progress is not None:
+            progress(done, len(images))
+    return np.stack(outputs)
+
+
+def reduced_check(planes: PlaneNetwork, image: Images, level: Level, *, error: float, worst_case: float) -> SelfCheck:
+    """The check of what runs in reduced formats: every convolution within its bound, and ``error``, that of the outputs,
+    within the sum of these bounds (``simd.reduced.layer_check``)."""
+    from .simd.reduced.layer_check import check_layers
+
+    found = check_layers(planes, image, level)
+    return SelfCheck(error, TOLERANCE + found.relative, worst_case, layer_share=found.share, layer=found.layer)
 
 
 def _nonzeros(step: Step, tensor: Tensor) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...workloads.errors import InputError
 from ...workloads.network import Network
-from .executor import TOLERANCE, Images, Progress
+from .executor import TOLERANCE, Images, Progress, reduced_check, refuse_without_planes
 from .geometry import Convolution, Product
 from .graph_inputs import Feed, GraphInputs, feeds_of
 from .graph_plan import plan_graph
@@ -20,16 +20,19 @@ from .graph_reference import ComparingMultiplier
 from .graph_walk import GraphWalk, ProductObserver, SparseMultiplier, product_kernel
 from .observations import (
     ActivationCounts,
+    Deviation,
     Latency,
     SelfCheck,
     channel_nonzeros,
     check_labels,
     measure_latency,
+    relative_error,
     tap_nonzeros,
 )
 from .operators.call import Array
+from .simd.machine_plans import MachinePlans
 from .simd.network import PlaneNetwork, unsupported
-from .simd.planner import Planner
+from .simd.reduced.choices import allowed_formats
 from .store import Level, LevelStore
 from .workers import Workers
 
@@ -50,14 +53,16 @@ class GraphExecutor:
     ----------
     network : a network with weight values and a graph.
     threads : worker threads for several inferences; single ones (``measure``) always use one.
+    allow : reduced formats that layers may run in, see ``executor_for``; all inferences run on planes then.
 
     Raises
     ------
     InputError
-        listing every operator that cannot be computed, with its count, and every layer without values.
+        listing every operator that cannot be computed, with its count, and every layer without values; with ``allow`` what
+        keeps the graph from planes.
     """
 
-    def __init__(self, network: Network, *, threads: int = 1) -> None:
+    def __init__(self, network: Network, *, threads: int = 1, allow: Iterable[str] = ()) -> None:
         if network.graph is None:
             raise InputError(f"network '{network.name}' has no graph: it was not imported")
         if threads < 1:
@@ -69,6 +74,9 @@ class GraphExecutor:
         self._kernels = {name: product_kernel(product) for name, product in self.plan.products.items()}
         self._walks = [GraphWalk(self.graph, self.plan) for _ in range(threads)]
         self._workers = Workers(self._walks)
+        self.allow = allowed_formats(allow)
+        if self.allow:
+            refuse_without_planes(self.allow, self.single_image_notes)
 
     @property
     def single_image_notes(self) -> tuple[str, ...]:
@@ -88,7 +96,7 @@ class GraphExecutor:
     def planes(self) -> PlaneNetwork | None:
         """What runs single inferences; None where the graph is more than its layers."""
         form = self._plain[0]
-        return None if form is None else PlaneNetwork(form, choose=Planner().choose)
+        return None if form is None else MachinePlans(allow=self.allow).network(form)
 
     @property
     def fallbacks(self) -> Mapping[str, int]:
@@ -113,8 +121,11 @@ class GraphExecutor:
         InputError
             for a level that does not exist or inputs that do not fit.
         """
+        return self._first_outputs(self.outputs(inputs, level, progress=progress))
+
+    def _first_outputs(self, results: list[Feed]) -> Images:
+        """The graph's first output of several inferences, (inferences * batch, elements)."""
         first, batch = self.graph.outputs[0], self._batch()
-        results = self.outputs(inputs, level, progress=progress)
         rows = [result[first].reshape(batch, -1) if _batched(result[first], batch) else result[first].reshape(1, -1)
                 for result in results]  # fmt: skip
         return np.concatenate(rows).astype(np.float32, copy=False)
@@ -130,11 +141,28 @@ class GraphExecutor:
             as ``run``.
         """
         levels, feeds = self.store.by_layer(level), feeds_of(self.graph, inputs)
+        if self.allow and self.planes is not None:
+            return list(self._each_on_planes(self.planes, feeds, levels, progress))
+        return self._walked(feeds, levels, progress)
+
+    def _walked(self, feeds: list[Feed], levels: Mapping[str, int], progress: Progress | None) -> list[Feed]:
+        """All outputs of each inference, operator by operator and in float32."""
 
         def infer(walk: GraphWalk, feed: Feed) -> dict[str, Array]:
             return walk.run(feed, self._multiplier(walk, levels))
 
         return list(self._each(infer, feeds, progress))
+
+    def _each_on_planes(
+        self, planes: PlaneNetwork, feeds: list[Feed], levels: Mapping[str, int], progress: Progress | None
+    ) -> Iterator[Feed]:
+        """The same on planes, one after the other; such a graph has one output."""
+        name, plane_levels = self.graph.outputs[0], _plane_levels(planes, levels)
+        for done, feed in enumerate(feeds, start=1):
+            found = self._single(planes, next(iter(feed.values())), plane_levels)
+            yield {name: found.reshape(self.graph.shapes.get(name, (1, -1)))}
+            if progress is not None:
+                progress(done, len(feeds))
 
     def accuracy(
         self, inputs: GraphInputs, labels: NDArray[np.integer], level: Level, *, progress: Progress | None = None
@@ -272,14 +300,29 @@ class GraphExecutor:
         InputError
             as ``run``.
         """
-        levels, worst = self.store.by_layer(level), 0.0
+        levels, worst, error = self.store.by_layer(level), 0.0, 0.0
+        feeds = feeds_of(self.graph, inputs)
         with self._workers.borrowed() as walk:
-            for feed in feeds_of(self.graph, inputs):
+            for feed in feeds:
                 sparse = self._multiplier(walk, levels)
                 compared = ComparingMultiplier(sparse, self.network, self.plan.products, levels=levels)
                 found = walk.run(feed, compared)[self.graph.outputs[0]]
-                worst = max(worst, compared.error, self._plane_error(feed, levels, found))
-        return SelfCheck(error=worst, tolerance=TOLERANCE, worst_case=self.store.rounding_bound)
+                worst, error = max(worst, compared.error), max(error, self._plane_error(feed, levels, found))
+        if self.allow and self.planes is not None and worst <= TOLERANCE:
+            image, one = next(iter(feeds[0].values())), _plane_levels(self.planes, levels)
+            return reduced_check(self.planes, image, one, error=error, worst_case=self.store.rounding_bound)
+        return SelfCheck(error=max(worst, error), tolerance=TOLERANCE, worst_case=self.store.rounding_bound)
+
+    def deviation(self, inputs: GraphInputs, level: Level) -> Deviation:
+        """Distance of the outputs from those in float32; none where no format is allowed.
+
+        Raises
+        ------
+        InputError
+            as ``run``.
+        """
+        exact = self._walked(feeds_of(self.graph, inputs), self.store.by_layer(level), None)
+        return Deviation.of(self.run(inputs, level), self._first_outputs(exact))
 
     def _single(self, planes: PlaneNetwork, image: Array, level: Level) -> Array:
         """The graph's output for one image, flattened."""
@@ -294,12 +337,7 @@ class GraphExecutor:
         if self.planes is None:
             return 0.0
         found = self._single(self.planes, next(iter(feed.values())), _plane_levels(self.planes, levels))
-        wanted = expected.reshape(-1)
-        differ = ~((found == wanted) | (np.isnan(found) & np.isnan(wanted)))
-        if not np.isfinite(found[differ]).all() or not np.isfinite(wanted[differ]).all():
-            return np.inf  # a NaN would lose every comparison
-        scale = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)), float(np.finfo(np.float32).tiny))
-        return float(np.abs(found - wanted)[differ].max(initial=0.0)) / scale
+        return relative_error(found, expected.reshape(-1))
 
     def _multiplier(
         self, walk: GraphWalk, levels: Mapping[str, int], observer: ProductObserver | None = None

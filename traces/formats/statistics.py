@@ -17,8 +17,11 @@ from ...workloads.nesting import MAX_LEVELS
 RUN_WIDTHS = 16
 #: Zero runs shorter than this are counted in a histogram; it fits the first-level cache for a few levels.
 _SHORT_RUN = 1024
-#: A kernel that takes keep (n,) and fills escapes (levels, RUN_WIDTHS) and histogram (levels + 1, _SHORT_RUN).
-RunCounter = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], None]
+#: Numbers of scratch memory; they fit the first-level cache, too.
+_SCRATCH = 4096
+#: A kernel that takes keep (n,), fills escapes (levels, RUN_WIDTHS) and histogram (levels + 1, _SHORT_RUN), and works in
+#: scratch memory (_SCRATCH,).
+RunCounter = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,7 @@ class KeepStatistics:
     def _sum_quotients(self, count: RunCounter) -> NDArray[np.int64]:
         escapes = np.zeros((self.levels, RUN_WIDTHS), dtype=np.int64)
         histogram = np.zeros((self.levels + 1, _SHORT_RUN), dtype=np.int64)
-        count(self.keep.reshape(-1), escapes, histogram)
+        count(self.keep.reshape(-1), escapes, histogram, np.zeros(_SCRATCH, dtype=np.int64))
         quotients = np.arange(_SHORT_RUN, dtype=np.int64)[:, None] >> np.arange(RUN_WIDTHS, dtype=np.int64)
         return np.asarray(escapes + histogram[1:] @ quotients)
 

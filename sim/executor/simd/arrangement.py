@@ -1,13 +1,16 @@
-"""How the tensors of a network lie in planes: layouts, buffers, and sums that a convolution writes itself."""
+"""How the tensors of a network lie in planes: layouts, memory, and sums that a convolution writes itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ....workloads.layers import CONV_OPS, WINDOW_OPS
 from ....workloads.network import INPUT, Network
 from .phases import phases_of, pools_whole_maps
-from .planes import Floats, PlaneLayout
+from .planes import LANES, Floats, PlaneLayout, aligned
 
 
 def fused_sums(network: Network) -> dict[str, str]:
@@ -55,29 +58,127 @@ def layouts(network: Network, input_shape: tuple[int, ...]) -> dict[str, PlaneLa
     return found
 
 
-def place(network: Network, found: Mapping[str, PlaneLayout], fused: Mapping[str, str]) -> dict[str, Floats]:
-    """A buffer per tensor; one whose tensor has had its last reader serves again for a tensor of the same layout.
+class Shared(NamedTuple):
+    """Planes whose memory another geometry has used since the last image: their halos must be made zero."""
 
-    ``fused``: see :func:`fused_sums`; a sum is written where its product would have been.
+    memory: Floats
+    layout: PlaneLayout
+    names: Sequence[str]
+
+
+class Placement(NamedTuple):
+    """Where the tensors of a network lie.
+
+    ``buffers``: per tensor its planes; ``phases``: per layer that packs its input the planes of its phases; ``shared``: by
+    the tensor that is written there first.
     """
+
+    buffers: dict[str, Floats]
+    phases: dict[str, Floats]
+    shared: dict[str, Shared]
+
+
+@dataclass
+class _Planes:
+    """Tensors of one geometry that follow each other in one place, used from step ``first`` to step ``last``.
+
+    ``layout``: of the tensor with the most channels. Planes of one geometry keep their halos in the same places.
+    """
+
+    layout: PlaneLayout
+    names: list[str]
+    first: int
+    last: int
+    offset: int = -1
+
+    @property
+    def end(self) -> int:
+        """Elements from the arena's start to where the next planes may begin."""
+        return self.offset + -(-self.layout.size // LANES) * LANES
+
+    def takes(self, layout: PlaneLayout, step: int) -> bool:
+        """True if a tensor that is first written at ``step`` can follow in this place."""
+        return self.last < step and replace(self.layout, channels=0) == replace(layout, channels=0)
+
+    def follow(self, name: str, layout: PlaneLayout, last: int) -> None:
+        """Add a tensor that is needed up to step ``last``."""
+        self.names.append(name)
+        self.layout = max(self.layout, layout, key=lambda one: one.channels)
+        self.last = max(self.last, last)
+
+    def meets(self, other: _Planes) -> bool:
+        """True if both are used at some step."""
+        return self.first <= other.last and other.first <= self.last
+
+    def shares(self, other: _Planes) -> bool:
+        """True if both have memory in common."""
+        return self is not other and self.offset < other.end and other.offset < self.end
+
+
+def place(
+    network: Network,
+    found: Mapping[str, PlaneLayout],
+    fused: Mapping[str, str],
+    packed: Mapping[str, PlaneLayout] = MappingProxyType({}),
+) -> Placement:
+    """All tensors in one arena, which stays in the caches: memory serves again once a tensor has had its last reader.
+
+    First by another tensor of the same geometry, whose halos are zero already; then by planes of any geometry. The network's
+    input keeps its place. ``fused``: see :func:`fused_sums`; a sum is written where its product would have been.
+    ``packed``: per layer the planes that it copies its input to, needed while it runs.
+    """
+    planes = _planes(network, found, fused)
+    steps = {layer.name: index for index, layer in enumerate(network.layers, start=1)}
+    passing = [_Planes(layout, [name], steps[name], steps[name]) for name, layout in packed.items()]
+    every = planes + passing
+    _spread_out(every)
+    arena = aligned(max(each.end for each in every))
+
+    def part(planes: _Planes, layout: PlaneLayout) -> Floats:
+        return arena[planes.offset : planes.offset + layout.size]
+
+    return Placement(
+        {name: part(each, found[name]) for each in planes for name in each.names},
+        {name: part(each, each.layout) for each in passing for name in each.names},
+        {
+            each.names[0]: Shared(part(each, each.layout), each.layout, each.names)
+            for each in planes
+            if each.layout.halo and any(each.shares(other) for other in every)
+        },
+    )
+
+
+def _planes(network: Network, found: Mapping[str, PlaneLayout], fused: Mapping[str, str]) -> list[_Planes]:
+    """Tensors of one geometry that are not needed at the same time share their planes."""
     names = [INPUT, *(layer.name for layer in network.layers)]
-    product_of = {total: product for product, total in fused.items()}
     last = {name: index for index, name in enumerate(names)}
     for index, layer in enumerate(network.layers, start=1):
         last |= dict.fromkeys(layer.sources, index)
-    last[names[-1]] = len(names)
-    free: dict[PlaneLayout, list[Floats]] = {}
-    buffers: dict[str, Floats] = {}
-    live: list[str] = []
+    last[INPUT] = last[names[-1]] = len(names)
+    last |= {product: last[total] for product, total in fused.items()}
+    products = {total: product for product, total in fused.items()}
+    planes: list[_Planes] = []
     for index, name in enumerate(names):
-        for gone in [x for x in live if last[x] < index]:
-            live.remove(gone)
-            if gone not in fused:
-                free.setdefault(found[gone], []).append(buffers[gone])
-        if name in product_of:
-            buffers[name] = buffers[product_of[name]]
+        layout = found[name]
+        if name in products:
+            next(each for each in planes if products[name] in each.names).names.append(name)
+            continue
+        free = [each for each in planes if each.takes(layout, index)]
+        if free:
+            min(free, key=lambda one: abs(one.layout.channels - layout.channels)).follow(name, layout, last[name])
         else:
-            spare = free.get(found[name], [])
-            buffers[name] = spare.pop() if spare else found[name].new()
-        live.append(name)
-    return buffers
+            planes.append(_Planes(layout, [name], index, last[name]))
+    return planes
+
+
+def _spread_out(planes: Sequence[_Planes]) -> None:
+    """Offsets, largest planes first, each at the lowest place free for as long as they are used (greedy by size: Pisarchyk
+    and Lee, arXiv 2001.03288)."""
+    placed: list[_Planes] = []
+    for each in sorted(planes, key=lambda one: -one.layout.size):
+        rivals = sorted((other for other in placed if other.meets(each)), key=lambda other: other.offset)
+        each.offset = 0
+        for other in rivals:
+            if each.shares(other):
+                each.offset = other.end
+        placed.append(each)

@@ -9,7 +9,7 @@ import numpy as np
 from ....workloads.nesting import NestedWeights
 from . import dense_kernel
 from .planes import LANES, Floats, aligned
-from .product import Product, Work, blocks_for, windowed
+from .product import Placed, Work, blocks_for, windowed
 from .team import Call, call
 
 
@@ -19,7 +19,7 @@ class DenseProduct:
     Holds the level's weights once more, float32 (groups of rows, reduction, rows of a group).
     """
 
-    def __init__(self, product: Product, weights: NestedWeights, level: int, *, vectors: int, threads: int = 1) -> None:
+    def __init__(self, product: Placed, weights: NestedWeights, level: int, *, vectors: int, threads: int = 1) -> None:
         self.product, self.vectors = product, vectors
         self.window = windowed(vectors).window
         group = dense_kernel.GROUPS[vectors]

@@ -7,8 +7,8 @@ Either straight from the planes (unaligned loads, nothing is copied), or with th
         if packed: copy the tile's K rows of X to an aligned scratch (L2)
         for row of the block, fewest non-zeros first:
             sums (registers) = bias
-            for level, sparsest first, up to the wanted one:
-                for non-zero: sums += value * X[offset]
+            for level, sparsest first, up to the wanted one:  (the places of four streams in registers)
+                for non-zero, two at a time: sums += value * X[offset]
             + residual, clamp, zero the halo, store
 """
 
@@ -24,7 +24,6 @@ from .vectors_kernel import (
     keep_lanes,
     load,
     multiply_add,
-    multiply_add_two,
     opaque,
     read_f32,
     read_i64,
@@ -34,15 +33,39 @@ from .vectors_kernel import (
     store_aligned,
     write_i64,
 )
+from .weights_kernel import load_two, multiply_add_one_of
 
 #: Bytes of row numbers between a row and the one whose output and residual are asked for meanwhile: 3 rows.
 AHEAD = 12
 #: Bytes of reduction offsets between the operands being copied and the ones asked for meanwhile: 8 operands.
 COPY_AHEAD = 32
+#: Streams whose places are kept in registers (see ``windowed_kernel``); those of further levels are kept in memory.
+IN_REGISTERS = 4
 
 
-def direct(vectors):
+def _segment(sums, source, values, offsets, at, count):
+    """sums + the ``count`` non-zeros of one stream from number ``at`` on; also the number of the one behind."""
+    stop = opaque(at + count)
+    while at < stop - 1:
+        near = opaque(source + read_u32(offsets + 4 * at, 0))
+        far = opaque(source + read_u32(offsets + 4 * at, 4))
+        two = load_two(values + 4 * at)
+        sums = multiply_add_one_of(sums, two, 0, near)
+        sums = multiply_add_one_of(sums, two, 1, far)
+        at = opaque(at + 2)
+    if at < stop:
+        near = opaque(source + read_u32(offsets + 4 * at, 0))
+        sums = multiply_add(sums, read_f32(values + 4 * at, 0), near)
+    return sums, stop
+
+
+segment = njit(inline="always")(_segment)
+
+
+def direct(vectors, further):
     """The kernel for tiles of 16 * ``vectors`` positions: run(tasks, shape, streams, planes, work).
+
+    ``further``: True for more levels than :data:`IN_REGISTERS`.
 
     As ``windowed_kernel.windowed``, with one window, 32-bit offsets (bytes from the tile's place in the planes, or into the
     scratch), and shape (rows M, reduction K, packed, blocks, levels stored, levels to run, has residual, lowest, highest).
@@ -55,8 +78,9 @@ def direct(vectors):
         state = flush_denormals()
         M, K, packed, blocks, stored, wanted, residual, lowest, highest = shape
         starts, _, rows, counts, offsets, values, bias = streams
+        offsets, values = opaque(address(offsets)), opaque(address(values))
         x, reduction, out, origin, stride, masks, added = planes
-        pointers = address(work[2])
+        places = address(work[2])
         task = take(address(tasks))
         while task < tasks[1]:
             tile = task // blocks
@@ -74,10 +98,13 @@ def direct(vectors):
             lanes = address(masks) + 2 * vectors * tile
             base = address(starts) + 8 * block * (stored + 2)
             first_row = read_i64(base, 0)
-            for level in range(wanted):
-                segment = read_i64(base, 16 + 8 * level)
-                write_i64(pointers, 16 * level, address(values) + 4 * segment)
-                write_i64(pointers, 16 * level + 8, address(offsets) + 4 * segment)
+            at0 = read_i64(base, 16)
+            at1 = read_i64(base, 24) if wanted > 1 else 0
+            at2 = read_i64(base, 32) if wanted > 2 else 0
+            at3 = read_i64(base, 40) if wanted > 3 else 0
+            if further:
+                for level in range(IN_REGISTERS, wanted):
+                    write_i64(places, 8 * level, read_i64(base, 16 + 8 * level))
             for i in range(first_row, read_i64(base, 8)):
                 row = read_u32(address(rows), 4 * i)
                 soon = 4 * stride * read_u32(address(rows), 4 * i + AHEAD)
@@ -85,22 +112,19 @@ def direct(vectors):
                 if residual:
                     prefetch_read(vectors, other + soon)
                 total = filled(vectors, read_f32(address(bias), 4 * row))
-                for level in range(wanted):
-                    value = read_i64(pointers, 16 * level)
-                    offset = read_i64(pointers, 16 * level + 8)
-                    stop = value + 4 * read_u16(address(counts), 2 * (level * M + i))
-                    while value < stop - 4:
-                        near = opaque(source + read_u32(offset, 0))
-                        far = opaque(source + read_u32(offset, 4))
-                        total = multiply_add_two(total, value, near, far)
-                        value += 8
-                        offset += 8
-                    if value < stop:
-                        total = multiply_add(total, read_f32(value, 0), opaque(source + read_u32(offset, 0)))
-                        value += 4
-                        offset += 4
-                    write_i64(pointers, 16 * level, value)
-                    write_i64(pointers, 16 * level + 8, offset)
+                listed_at = address(counts) + 2 * i
+                total, at0 = segment(total, source, values, offsets, at0, read_u16(listed_at, 0))
+                if wanted > 1:
+                    total, at1 = segment(total, source, values, offsets, at1, read_u16(listed_at + 2 * M, 0))
+                if wanted > 2:
+                    total, at2 = segment(total, source, values, offsets, at2, read_u16(listed_at + 4 * M, 0))
+                if wanted > 3:
+                    total, at3 = segment(total, source, values, offsets, at3, read_u16(listed_at + 6 * M, 0))
+                if further:
+                    for level in range(IN_REGISTERS, wanted):
+                        at, count = read_i64(places, 8 * level), read_u16(listed_at + 2 * M * level, 0)
+                        total, at = segment(total, source, values, offsets, at, count)
+                        write_i64(places, 8 * level, at)
                 if residual:
                     total = add_from(total, opaque(other + 4 * stride * row))
                 store(opaque(target + 4 * stride * row), keep_lanes(clamp(total, lowest, highest), lanes))
@@ -110,4 +134,7 @@ def direct(vectors):
     return njit(nogil=True, cache=True)(run)
 
 
-KERNELS = {vectors: direct(vectors) for vectors in (1, 2, 4, 7, 8, 13, 14)}
+#: By vectors per tile, and whether there are further levels.
+KERNELS = {
+    (vectors, further): direct(vectors, further) for vectors in (1, 2, 4, 7, 8, 13, 14) for further in (False, True)
+}

@@ -29,7 +29,8 @@ class Scratch(NamedTuple):
 class Form(Protocol):
     """One way to run a product; see :class:`Plain`."""
 
-    kernel: Any
+    def kernel_for(self, levels: int) -> Any:
+        """The kernel that runs the first ``levels`` streams."""
 
     def streams(self, weights: NestedWeights, blocks: int) -> LevelStreams:
         """The weights as the kernel reads them, their rows in ``blocks`` groups of equal work."""
@@ -56,7 +57,10 @@ class Plain:
     def __init__(self, choice: Choice, layer: Layer, reduction: NDArray[np.uint32]) -> None:
         self.choice, self.layer, self.reduction = choice, layer, reduction
         self.windows = choice.kind == "windowed"
-        self.kernel = (windowed_kernel.KERNELS if self.windows else direct_kernel.KERNELS)[choice.vectors]
+
+    def kernel_for(self, levels: int) -> Any:
+        module = windowed_kernel if self.windows else direct_kernel
+        return module.KERNELS[self.choice.vectors, levels > module.IN_REGISTERS]
 
     def streams(self, weights: NestedWeights, blocks: int) -> LevelStreams:
         vectors = self.choice.vectors
@@ -88,8 +92,11 @@ class Blocks(Plain):
 
     def __init__(self, choice: Choice, layer: Layer, reduction: NDArray[np.uint32]) -> None:
         self.choice, self.layer, self.reduction = choice, layer, reduction
-        kernels = blocks_kernel.KERNELS if choice.window else direct_blocks_kernel.KERNELS
-        self.kernel = kernels[choice.group, choice.vectors]
+
+    def kernel_for(self, levels: int) -> Any:
+        del levels
+        kernels = blocks_kernel.KERNELS if self.choice.window else direct_blocks_kernel.KERNELS
+        return kernels[self.choice.group, self.choice.vectors]
 
     def streams(self, weights: NestedWeights, blocks: int) -> LevelStreams:
         _, vectors, window, group = self.choice
@@ -110,7 +117,9 @@ class Channels(Plain):
 
     def __init__(self, choice: Choice, layer: Layer, reduction: NDArray[np.uint32]) -> None:
         self.choice, self.layer, self.reduction = choice, layer, reduction
-        self.kernel = channel_groups_kernel.KERNELS[choice.vectors]
+
+    def kernel_for(self, levels: int) -> Any:
+        return channel_groups_kernel.KERNELS[self.choice.vectors, min(levels, channel_groups_kernel.LEVELS[-1])]
 
     def streams(self, weights: NestedWeights, blocks: int) -> LevelStreams:
         _, vectors, window, group = self.choice

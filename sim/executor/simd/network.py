@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ....workloads.errors import InputError
 from ....workloads.layers import CONV_OPS, Layer
 from ....workloads.nesting import NestedWeights
 from ....workloads.network import INPUT, Network
 from ..plan import make_plan
-from ..store import Level
+from ..store import Level, given_levels
 from . import gate_kernel, packing_kernel
 from .arrangement import fused_sums, layouts, place
-from .dense_product import DenseProduct
+from .chosen import dense_call, product_for
 from .loading import bound, load_kernels, silent
 from .planes import Floats, PlaneLayout
 from .pooling import Pooling
 from .prior import likely_plan
-from .product import LayerPlan, Product, Work
+from .product import LayerPlan
 from .program import Program
-from .rows.few_vectors import rows_for
+from .rows.few_vectors import PlaneRows, rows_for
+from .rows.row_formats import RowChooser, likely_formats
 from .team import Call, Team, call
 from .vectors_kernel import COMPILES
+
+if TYPE_CHECKING:
+    from .chosen import AnyProduct
 
 #: Which kernels run a convolution: called with the layer, its weights, source and target layout.
 Chooser = Callable[[Layer, NestedWeights, PlaneLayout, PlaneLayout], LayerPlan]
@@ -37,6 +42,16 @@ _GATES = {
     "gelu": gate_kernel.GELU,
     "sigmoid": gate_kernel.SIGMOID,
     "tanh": gate_kernel.TANH,
+}
+#: Kinds of NumPy types that are no image, in words.
+_NOT_REAL = {
+    "c": "complex numbers",
+    "O": "objects",
+    "U": "text",
+    "S": "bytes",
+    "V": "records",
+    "M": "dates",
+    "m": "times",
 }
 
 
@@ -51,6 +66,7 @@ class PlaneNetwork:
     network : with weight values; see :func:`unsupported`.
     threads : they follow the program together and share each kernel call; outputs are bit-identical for any number.
     choose : which kernel runs each convolution; the default knows the cache sizes, a planner has measured.
+    choose_rows : the same for fully connected layers of one vector, whose formats differ.
 
     Raises
     ------
@@ -58,7 +74,14 @@ class PlaneNetwork:
         naming every layer that cannot be executed here.
     """
 
-    def __init__(self, network: Network, *, threads: int = 1, choose: Chooser = likely_plan) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        threads: int = 1,
+        choose: Chooser = likely_plan,
+        choose_rows: RowChooser = likely_formats,
+    ) -> None:
         if threads < 1:
             raise InputError(f"{threads} threads; at least 1 is needed")
         problems = unsupported(network)
@@ -70,32 +93,41 @@ class PlaneNetwork:
         self.input_shape = make_plan(network).input_shape
         self._fused = fused_sums(network)
         self._layouts = layouts(network, self.input_shape)
-        self._buffers = place(network, self._layouts, self._fused)
-        self._scratch: dict[PlaneLayout, Floats] = {}
         self._team = Team(threads)
         self.plans: dict[str, LayerPlan] = {}
         self.products = {x.name: self._product(x, choose) for x in network.layers if x.op in CONV_OPS}
+        self._poolings = {
+            x.name: Pooling(x, self._layouts[x.sources[0]], self._layouts[x.name])
+            for x in network.layers
+            if x.op in ("maxpool", "avgpool")
+        }
+        self._buffers, self._phases, self._shared = place(network, self._layouts, self._fused, self._packed())
         self._rows = {
-            x.name: rows_for(network.weights[x.name], vectors=_vectors(x), threads=threads, choose=choose)
+            x.name: rows_for(
+                network.weights[x.name], vectors=_vectors(x), threads=threads, choose=choose, choose_rows=choose_rows
+            )
             for x in network.layers
             if x.op == "linear"
         }
-        self._works: dict[str, list[Work]] = {}
+        self._works: dict[str, list[Any]] = {}
         self._programs: dict[tuple[int, ...], Program] = {}
 
-    def run(self, image: Floats, level: Level) -> Floats:
+    def run(self, image: ArrayLike, level: Level) -> Floats:
         """Output of one image, (C, H, W) or flat, of any real type: the last layer's, float32, flattened.
+
+        NaN and infinite values reach what is computed from them: at a level that prunes nothing as in the dense result. A
+        pruned weight need not read its input, so at sparser levels fewer outputs may be touched, never others.
 
         Raises
         ------
         InputError
-            for a level that does not exist, or an image of another size.
+            for a level that does not exist, an image of another size, or values that are not real numbers of float32's range.
         """
-        program = self._program(level)
+        program, values = self._program(level), _floats(image)
         layout = self._layouts[INPUT]
-        if image.size != np.prod(self.input_shape) or not _same_axes(image.shape, self.input_shape):
-            raise InputError(f"image has shape {image.shape}; network '{self.network.name}' needs {self.input_shape}")
-        layout.view(self._buffers[INPUT])[:] = image.reshape(layout.channels, layout.height, layout.width)
+        if values.size != np.prod(self.input_shape) or not _same_axes(values.shape, self.input_shape):
+            raise InputError(f"image has shape {values.shape}; network '{self.network.name}' needs {self.input_shape}")
+        layout.view(self._buffers[INPUT])[:] = values.reshape(layout.channels, layout.height, layout.width)
         program.rewind()
         self._team.together(program.run)
         return self.tensor(self.network.layers[-1].name).reshape(-1).copy()
@@ -106,16 +138,16 @@ class PlaneNetwork:
 
     def steps(self, level: Level) -> list[tuple[str, Step]]:
         """The program of a level with each step's layer, for profiles."""
-        levels = self._levels(level)
+        levels = self.levels(level)
         return [
             (layer.name, step)
             for layer in self.network.layers
             for level in [levels.get(layer.name, 0)]
-            for step in self._layer_steps(layer, level)
+            for step in (*self._clearing(layer.name), *self._layer_steps(layer, level))
         ]
 
     def _program(self, level: Level) -> Program:
-        levels = self._levels(level)
+        levels = self.levels(level)
         key = tuple(levels.values())
         if key not in self._programs:
             steps = [step for _, step in self.steps(level)]
@@ -123,20 +155,34 @@ class PlaneNetwork:
             self._programs[key] = Program([bound(step) for step in steps], self.threads)
         return self._programs[key]
 
-    def _levels(self, level: Level) -> dict[str, int]:
+    def levels(self, level: Level) -> dict[str, int]:
+        """The level of each weighted layer.
+
+        Raises
+        ------
+        InputError
+            for a level that does not exist, or another number of levels than layers with weights.
+        """
         names = [x.name for x in self.network.layers if x.has_weights]
-        each = [int(level)] * len(names) if isinstance(level, int | np.integer) else [int(one) for one in level]
-        if len(each) != len(names):
-            raise InputError(f"{len(each)} levels for {len(names)} layers with weights")
+        each = given_levels(level, len(names))
         for name, one in zip(names, each, strict=True):
             self.network.weights[name].check_level(one)
         return dict(zip(names, each, strict=True))
 
-    def _product(self, layer: Layer, choose: Chooser) -> Product:
+    def _product(self, layer: Layer, choose: Chooser) -> AnyProduct:
         source, target = self._layouts[layer.sources[0]], self._layouts[layer.name]
         weights = self.network.weights[layer.name]
         plan = self.plans[layer.name] = choose(layer, weights, source, target)
-        return Product(layer, weights, source, target, choice=plan.sparse, threads=self.threads)
+        return product_for(layer, weights, source, target, choice=plan.sparse, threads=self.threads)
+
+    def _clearing(self, name: str) -> list[Step]:
+        """Zeros around tensors in memory that others use, too; between the rows of those that are not written in tiles."""
+        if name not in self._shared:
+            return []
+        memory, layout, names = self._shared[name]
+        tiled = {x.name for x in self.network.layers if x.op == "add" or x.op in CONV_OPS}
+        gaps = max((self._layouts[x].channels for x in names if x not in tiled), default=0)
+        return [call(packing_kernel.clear, layout.channels, memory, layout.dimensions, gaps)]
 
     def _layer_steps(self, layer: Layer, level: int) -> list[Step]:
         if layer.name in self._fused.values():
@@ -153,7 +199,7 @@ class PlaneNetwork:
         elif layer.op == "concat":
             steps += [lambda: self._concatenate(layer)]
         elif layer.op == "add":
-            clamp = _clamp(layer.activation)
+            clamp = clamp_of(layer.activation)
             steps += [call(packing_kernel.add, layout.channels, x[0], x[1], out, target, masks, *clamp)]
         elif layer.op == "mul":
             wide, narrow = sorted(layer.sources, key=lambda name: -self._layouts[name].positions)
@@ -164,24 +210,19 @@ class PlaneNetwork:
                 scales = (self._buffers[wide], factors[:, 0, 0], out, target, masks)
                 steps += [call(packing_kernel.scale, layout.channels, *scales)]
         else:
-            pooling = Pooling(layer, self._layouts[layer.sources[0]], layout)
-            steps += pooling.calls(x[0], out, self._phases(pooling.planes))
+            steps += self._poolings[layer.name].calls(x[0], out, self._phases.get(layer.name))
         return steps + self._gate(layer.name, layer.activation)
 
     def _convolution(self, layer: Layer, level: int) -> list[Step]:
         product, x = self.products[layer.name], self._buffers[layer.sources[0]]
-        total = next((t for t in self.network.layers if t.name == self._fused.get(layer.name)), None)
-        last = total or layer
-        residual = None
-        if total is not None:
-            residual = self._buffers[next(s for s in total.sources if s != layer.name)]
+        last, added = self.written_by(layer)
+        residual = None if added is None else self._buffers[added]
         steps: list[Step] = []
         if product.packs:
-            phases = self._phases(product.planes)
-            assert phases is not None
+            phases = self._phases[layer.name]
             steps.append(product.packing(x, phases))
             x = phases
-        common = {"bias": self._bias(layer, level), "clamp": _clamp(last.activation), "residual": residual}
+        common = {"bias": self.bias(layer, level), "clamp": clamp_of(last.activation), "residual": residual}
         steps.append(self._product_call(layer, level, x, self._buffers[last.name], common))
         return steps + self._gate(last.name, last.activation)
 
@@ -189,12 +230,24 @@ class PlaneNetwork:
         """The sparse product, or the dense one where the plan says so."""
         product, plan = self.products[layer.name], self.plans[layer.name]
         if level in plan.dense_levels:
-            weights, vectors = self.network.weights[layer.name], plan.dense_vectors
-            dense = DenseProduct(product, weights, level, vectors=vectors, threads=self.threads)
-            return dense.call(x, out, works=[dense.new_work() for _ in range(self.threads)], **common)
+            weights = self.network.weights[layer.name]
+            return dense_call(product, weights, level, dense=plan.dense, x=x, out=out, threads=self.threads, **common)
         works = self._works.setdefault(layer.name, [])
         works += [product.new_work() for _ in range(self.threads - len(works))]
         return product.call(x, out, level=level, works=works, **common)
+
+    def written_by(self, layer: Layer) -> tuple[Layer, str | None]:
+        """The layer whose output a convolution writes, its own or a sum's, and the tensor that it adds then."""
+        total = next((t for t in self.network.layers if t.name == self._fused.get(layer.name)), None)
+        if total is None:
+            return layer, None
+        return total, next(s for s in total.sources if s != layer.name)
+
+    def formats(self, level: Level) -> dict[str, str]:
+        """What each weighted layer's operands are rounded to at ``level``, "float32" where they are not."""
+        plans = self.plans | {name: row.plan for name, row in self._rows.items() if isinstance(row, PlaneRows)}
+        levels = self.levels(level)
+        return {name: plans[name].format(one) if name in plans else "float32" for name, one in levels.items()}
 
     def _linear(self, layer: Layer, level: int) -> list[Step]:
         """A fully connected layer: its input's values in channel order, the product, its outputs in planes."""
@@ -207,9 +260,10 @@ class PlaneNetwork:
         def scatter() -> None:
             out[:] = row.outputs.T.reshape(out.shape)
 
-        return [gather, *row.calls(level, self._bias(layer, level), _clamp(layer.activation)), scatter]
+        return [gather, *row.calls(level, self.bias(layer, level), clamp_of(layer.activation)), scatter]
 
-    def _bias(self, layer: Layer, level: int) -> Floats:
+    def bias(self, layer: Layer, level: int) -> Floats:
+        """float32 (rows,); zeros where the network has none."""
         biases = self.network.biases.get(layer.name)
         return np.zeros(layer.K, np.float32) if biases is None else np.ascontiguousarray(biases[level], np.float32)
 
@@ -223,16 +277,14 @@ class PlaneNetwork:
     def _gate(self, name: str, activation: str) -> list[Step]:
         if activation not in _GATES:
             return []
-        target = self._layouts[name].dimensions
-        return [call(gate_kernel.gate, target[0], self._buffers[name], target, _GATES[activation])]
+        layout = self._layouts[name]
+        planes = (self._buffers[name], layout.dimensions, layout.masks(1))
+        return [call(gate_kernel.gate, layout.channels, *planes, _GATES[activation])]
 
-    def _phases(self, planes: PlaneLayout | None) -> Floats | None:
-        """Scratch for phase planes, shared by all layers that need the same layout."""
-        if planes is None:
-            return None
-        if planes not in self._scratch:
-            self._scratch[planes] = planes.new()
-        return self._scratch[planes]
+    def _packed(self) -> dict[str, PlaneLayout]:
+        """Per layer that copies its input to phase planes their layout."""
+        convolutions = {name: product.planes for name, product in self.products.items() if product.packs}
+        return convolutions | {name: one.planes for name, one in self._poolings.items() if one.planes is not None}
 
 
 def unsupported(network: Network) -> list[str]:
@@ -247,6 +299,24 @@ def unsupported(network: Network) -> list[str]:
     return problems
 
 
+def _floats(image: ArrayLike) -> Floats:
+    """An image's numbers as float32; nothing is copied where they are. Errors as :meth:`PlaneNetwork.run`."""
+    if isinstance(image, np.ndarray) and image.dtype == np.float32:
+        return image  # at once: a small network takes less than 100 us
+    try:
+        found = np.asarray(image)
+    except ValueError:
+        raise InputError("image is a nested list of uneven lengths; needed is one array, (C, H, W) or flat") from None
+    if found.dtype.kind not in "fiub":
+        kind = _NOT_REAL.get(found.dtype.kind, str(found.dtype))
+        raise InputError(f"image holds {kind}; needed are real numbers: floats, integers or booleans")
+    try:
+        with np.errstate(over="raise"):
+            return found.astype(np.float32, copy=False)
+    except FloatingPointError:
+        raise InputError(f"image is {found.dtype} with values beyond float32, {np.finfo(np.float32).max:.3g}") from None
+
+
 def _same_axes(shape: tuple[int, ...], needed: tuple[int, ...]) -> bool:
     """True unless axes differ, as of an image with its channels last; either may be flat, axes of length 1 do not count."""
     left, right = ([size for size in each if size != 1] for each in (shape, needed))
@@ -258,6 +328,7 @@ def _vectors(layer: Layer) -> int:
     return layer.gemm.m if layer.op == "linear" and layer.gemm is not None else 1
 
 
-def _clamp(activation: str) -> tuple[np.float32, np.float32]:
+def clamp_of(activation: str) -> tuple[np.float32, np.float32]:
+    """Least and largest output of an activation that a product's store applies; unbounded for every other one."""
     low, high = _CLAMPS.get(activation, (-np.inf, np.inf))
     return np.float32(low), np.float32(high)

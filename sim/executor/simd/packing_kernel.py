@@ -9,12 +9,15 @@ import numpy as np
 from numba import njit
 
 from .edges_kernel import cells_between, every_second_between, store_first
+from .lanes_kernel import across, first_lanes
 from .machine_kernel import prefetch_read, prefetch_write, take
 from .vectors_kernel import (
     REVISION,
+    add_bundles,
     add_from,
     address,
     clamp,
+    filled,
     keep_lanes,
     larger_from,
     load,
@@ -25,6 +28,8 @@ from .vectors_kernel import (
 
 #: Bytes between what is copied and what is asked for meanwhile.
 AHEAD = 2048
+#: Channels between the one whose surroundings become zero and the one whose are asked for meanwhile.
+CHANNELS_AHEAD = 12
 
 
 def _packer(revision):
@@ -115,23 +120,39 @@ pool = _pooler(REVISION)
 
 def _map_pooler(revision):
     def pool_maps(tasks, x, source, out, target, factor):
-        """Maximum (``factor`` 0) or ``factor`` * sum of every whole map: for channel, for row, for column."""
+        """Maximum (``factor`` 0) or ``factor`` * sum of every whole map::
+
+            for channel: for row, for column: the larger; or, since halos are zero and add nothing:
+                         for up to 32 vectors of its plane: for vector: add; then across the lanes
+
+        A sum of sums rounds far less than one long sum.
+        """
         _ = revision
         _, height, width, pitch, lead, stride = source
         to_lead, to_stride = target[4], target[5]
+        vectors = (height * pitch + 15) // 16
         c = take(address(tasks))
         while c < tasks[1]:
-            total = x[c * stride + lead] if factor == 0 else np.float32(0)
-            for row in range(height):
-                at = c * stride + lead + row * pitch
-                line = np.float32(0)  # large equal maps: a sum of sums rounds far less than one sum
-                for i in range(at, at + width):
-                    if factor != 0:
-                        line += x[i]
-                    elif not (x[i] <= total or total != total):  # a NaN wins and stays
-                        total = x[i]
-                total += line
-            out[c * to_stride + to_lead] = total if factor == 0 else total * factor
+            first = c * stride + lead
+            if factor == 0:
+                largest = x[first]
+                for row in range(first, first + height * pitch, pitch):
+                    for i in range(row, row + width):
+                        if not (x[i] <= largest or largest != largest):  # a NaN wins and stays
+                            largest = x[i]
+                out[c * to_stride + to_lead] = largest
+            else:
+                at = address(x) + 4 * first
+                total = filled(1, np.float32(0))
+                for start in range(0, vectors, 32):
+                    part = filled(1, np.float32(0))
+                    for vector in range(start, min(vectors - 1, start + 32)):
+                        part = add_from(part, at + 64 * vector)
+                    total = add_bundles(total, part)
+                last = load(1, at + 64 * (vectors - 1))
+                last = first_lanes(height * pitch - 16 * (vectors - 1), last, filled(1, np.float32(0)))
+                total = add_bundles(total, last)
+                out[c * to_stride + to_lead] = across(total) * factor
             c = take(address(tasks))
 
     return njit(nogil=True, cache=True)(pool_maps)
@@ -176,3 +197,32 @@ def _scaler(revision):
 
 
 scale = _scaler(REVISION)
+
+
+def _clearer(revision):
+    def clear(tasks, x, target, gaps):
+        """Zero the halo of planes: for channel: above its first row, as much below its last one, and after each row.
+
+        ``gaps``: channels whose rows have their gaps made zero; what writes whole tiles writes those itself.
+        """
+        _ = revision
+        _, height, width, pitch, lead, stride = target
+        c = take(address(tasks))
+        while c < tasks[1]:
+            first = c * stride + lead
+            soon = address(x) + 4 * (first + CHANNELS_AHEAD * stride)
+            prefetch_write(1, soon - 4 * lead)
+            prefetch_write(1, soon + 4 * height * pitch)
+            for i in range(lead):
+                x[first - lead + i] = 0
+                x[first + height * pitch + i] = 0
+            if c < gaps:
+                for row in range(height):
+                    for i in range(first + row * pitch + width, first + (row + 1) * pitch):
+                        x[i] = 0
+            c = take(address(tasks))
+
+    return njit(nogil=True, cache=True)(clear)
+
+
+clear = _clearer(REVISION)

@@ -1,19 +1,15 @@
 """The planner: which kernel runs each convolution, from what this machine measured, or a prior where it did not.
 
-Measured times are kept in a file of the user's cache folder, named by what they depend on: processor, its features, the
-versions of NumPy, Numba and llvmlite, and the source of the kernels. A new version measures anew; nothing is stale.
+Measured choices are kept for later processes, see ``kept``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import sys
 import time
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -22,13 +18,24 @@ from ....workloads.nesting import NestedWeights
 from ....workloads.network import Network
 from ..plan import make_plan
 from .arrangement import layouts
-from .dense_product import DenseProduct
+from .chosen import dense_call, product_for
+from .kept import kept_file, read_table, write_table
 from .planes import PlaneLayout
 from .prior import candidates, dense_candidates, likely_plan
-from .product import Choice, LayerPlan, Product
+from .product import DENSE_FORMATS, Choice, Dense, Kind, LayerPlan
+from .reduced.choices import (
+    allowed_formats,
+    likely_reduced,
+    permitted,
+    reduced_candidates,
+    reduced_dense_candidates,
+    reduced_kinds,
+)
 from .structure import structure_of
 from .team import Call
-from .vectors_kernel import MACHINE
+
+if TYPE_CHECKING:
+    from .chosen import AnyProduct
 
 #: Runs of every candidate in the first round, and of the promising ones in the second; the least time counts.
 REPEATS = (2, 6)
@@ -36,6 +43,8 @@ REPEATS = (2, 6)
 PROMISING = 1.25
 #: Called with (layers measured, layers in total).
 Progress = Callable[[int, int], None]
+#: One way to run a level of a layer, and the level.
+_Way = tuple[Choice | Dense, int]
 
 
 class Planner:
@@ -44,11 +53,19 @@ class Planner:
     Parameters
     ----------
     folder : where measured times are kept; default: the user's cache folder. It need not be writable.
+    allow : number formats that plans may round weights and activations to, of ``reduced.choices.FORMATS``; default: none,
+        everything is computed in float32.
+
+    Raises
+    ------
+    InputError
+        for a format that does not exist.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._file = (folder or cache_folder()) / f"executor-{environment_key()}.json"
-        self._plans = _read(self._file)
+    def __init__(self, folder: Path | None = None, allow: Iterable[str] = ()) -> None:
+        self.allow = allowed_formats(allow)
+        self._file = kept_file("executor", folder)
+        self._plans = read_table(self._file, lambda plan: _plan(*plan))
 
     @property
     def measured(self) -> int:
@@ -57,8 +74,10 @@ class Planner:
 
     def choose(self, layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
         """The measured plan of a layer, or the likely one."""
-        known = self._plans.get(layer_key(layer, weights, source, target))
-        return likely_plan(layer, weights, source, target) if known is None else known
+        known = self._plans.get(layer_key(layer, weights, source, target, allow=self.allow))
+        if known is not None and permitted(known, self.allow):
+            return known
+        return likely_reduced(likely_plan(layer, weights, source, target), target, self.allow)
 
     def tune(self, network: Network, progress: Progress = lambda done, total: None) -> bool:
         """Measure every convolution of a network that has no measured plan yet, one thread, and keep the plans.
@@ -74,64 +93,59 @@ class Planner:
                     todo.setdefault(key, layer)
         for done, (key, layer) in enumerate(todo.items(), start=1):
             source, target = found[layer.sources[0]], found[layer.name]
-            self._plans[key] = measured_plan(layer, network.weights[layer.name], source, target)
+            self._plans[key] = measured_plan(layer, network.weights[layer.name], source, target, allow=self.allow)
             progress(done, len(todo))
-        return not todo or _write(self._file, self._plans)
+        return not todo or write_table(self._file, self._plans)
 
     def _key(self, network: Network, layer: Layer, found: Mapping[str, PlaneLayout]) -> str:
-        return layer_key(layer, network.weights[layer.name], found[layer.sources[0]], found[layer.name])
+        weights = network.weights[layer.name]
+        return layer_key(layer, weights, found[layer.sources[0]], found[layer.name], allow=self.allow)
 
 
-def measured_plan(layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
+def measured_plan(
+    layer: Layer,
+    weights: NestedWeights,
+    source: PlaneLayout,
+    target: PlaneLayout,
+    *,
+    allow: Iterable[str] = (),
+) -> LayerPlan:
     """Run the candidates on random inputs. All levels share one store, so the least geometric mean over the levels wins;
-    a level whose dense product is faster still is run densely."""
-    random = np.random.default_rng(0)
-    levels = range(weights.levels)
-    products: dict[Choice, Product] = {}
-    calls: dict[tuple[Choice | int, int], Call] = {}
+    a level whose dense product is faster still is run densely. ``allow``: see :class:`Planner`."""
+    calls: dict[_Way, Call] = {}
     bias = np.zeros(layer.K, np.float32)
-    x = out = None
-    for choice in candidates(layer, target, structure_of(layer, weights)):
-        product = products[choice] = Product(layer, weights, source, target, choice=choice)
-        if x is None or out is None:
-            x, out = product.planes.new(), target.new()
-            x[:] = random.standard_normal(x.size)
-        works = [product.new_work()]
-        for level in levels:
+    found = candidates(layer, target, structure_of(layer, weights))
+    found += reduced_candidates(reduced_kinds(layer, weights, allow), target)
+    products: list[AnyProduct] = [product_for(layer, weights, source, target, choice=choice) for choice in found]
+    x, out = products[0].planes.new(), target.new()
+    x[:] = np.random.default_rng(0).standard_normal(x.size)
+    for choice, product in zip(found, products, strict=True):
+        works: list[Any] = [product.new_work()]
+        for level in range(weights.levels):
             calls[choice, level] = product.call(x, out, level=level, bias=bias, works=works)
-    assert x is not None
-    assert out is not None
-    for vectors in dense_candidates(layer, target):
-        dense = DenseProduct(next(iter(products.values())), weights, 0, vectors=vectors)
-        calls[vectors, 0] = dense.call(x, out, bias=bias, works=[dense.new_work()])
+    ways = [Dense(vectors) for vectors in dense_candidates(layer, target)]
+    for dense in ways + reduced_dense_candidates(layer, target, allow):
+        calls[dense, 0] = dense_call(products[0], weights, 0, dense=dense, x=x, out=out, bias=bias)
     return _least(calls, weights.levels)
 
 
-def _least(calls: Mapping[tuple[Choice | int, int], Call], levels: int) -> LayerPlan:
+def _least(calls: Mapping[_Way, Call], levels: int) -> LayerPlan:
     times = {key: np.inf for key in calls}
     _measure(calls, times, REPEATS[0])
-    sparse = _geometric_means(times, levels)
-    best = min(sparse.values())
-    fastest = min((t for (who, _), t in times.items() if isinstance(who, int)), default=np.inf)
-    promising = {
-        key: call
-        for key, call in calls.items()
-        if (isinstance(key[0], int) and times[key] <= PROMISING * fastest)
-        or (not isinstance(key[0], int) and sparse[key[0]] <= PROMISING * best)
-    }
-    _measure(promising, times, REPEATS[1])
-    sparse = _geometric_means(times, levels)
+    sparse, dense = _geometric_means(times, levels), _dense_times(times)
+    best, fastest = min(sparse.values()), min(dense.values(), default=np.inf)
+    promising: set[Choice | Dense] = {who for who, mean in sparse.items() if mean <= PROMISING * best}
+    promising |= {who for who, least in dense.items() if least <= PROMISING * fastest}
+    _measure({key: call for key, call in calls.items() if key[0] in promising}, times, REPEATS[1])
+    sparse, dense = _geometric_means(times, levels), _dense_times(times)
     choice = min(sparse, key=lambda one: sparse[one])
-    dense = {who: t for (who, _), t in times.items() if isinstance(who, int)}
     if not dense:
         return LayerPlan(choice)
-    vectors = min(dense, key=lambda one: dense[one])
-    return LayerPlan(choice, vectors, tuple(x for x in range(levels) if times[choice, x] > dense[vectors]))
+    way = min(dense, key=lambda one: dense[one])
+    return LayerPlan(choice, way.vectors, tuple(x for x in range(levels) if times[choice, x] > dense[way]), way.fmt)
 
 
-def _measure(
-    calls: Mapping[tuple[Choice | int, int], Call], times: dict[tuple[Choice | int, int], float], repeats: int
-) -> None:
+def _measure(calls: Mapping[_Way, Call], times: dict[_Way, float], repeats: int) -> None:
     """Run all calls in turn, ``repeats`` times, and keep the least CPU time of each."""
     for _ in range(repeats):
         for key, call in calls.items():
@@ -141,56 +155,40 @@ def _measure(
             times[key] = min(times[key], time.thread_time() - start)
 
 
-def _geometric_means(times: Mapping[tuple[Choice | int, int], float], levels: int) -> dict[Choice, float]:
-    choices = dict.fromkeys(who for who, _ in times if not isinstance(who, int))
+def _geometric_means(times: Mapping[_Way, float], levels: int) -> dict[Choice, float]:
+    choices = dict.fromkeys(who for who, _ in times if isinstance(who, Choice))
     return {c: float(np.exp(np.mean([np.log(times[c, x]) for x in range(levels)]))) for c in choices}
 
 
-def layer_key(layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> str:
-    """What a layer's time depends on: its sizes, its densities (to 1 %), its masks' structure, and the halos around it."""
+def _dense_times(times: Mapping[_Way, float]) -> dict[Dense, float]:
+    return {who: least for (who, _), least in times.items() if isinstance(who, Dense)}
+
+
+def layer_key(
+    layer: Layer,
+    weights: NestedWeights,
+    source: PlaneLayout,
+    target: PlaneLayout,
+    *,
+    allow: Iterable[str] = (),
+) -> str:
+    """What a layer's plan depends on: its sizes, its densities (to 1 %), its masks' structure, the halos around it, and the
+    reduced formats that it can have and the user allows."""
     sizes = (layer.C, layer.K, layer.P, layer.Q, layer.R, layer.S, layer.stride, layer.padding, layer.dilation)
     rounded = [round(float(d), 2) for d in weights.densities]
-    return json.dumps([*sizes, layer.groups, source.halo, target.halo, rounded, structure_of(layer, weights)])
+    dense = sorted({way.fmt for way in reduced_dense_candidates(layer, target, allow)})
+    formats = [*reduced_kinds(layer, weights, allow), *(f"dense {fmt}" for fmt in dense)]
+    return json.dumps([*sizes, layer.groups, source.halo, target.halo, rounded, structure_of(layer, weights), formats])
 
 
-def environment_key() -> str:
-    """A short name of everything that times depend on beside the layer."""
-    parts = (*MACHINE, *(version(name) for name in ("numpy", "numba", "llvmlite")), *_kernel_sources())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _kernel_sources() -> list[str]:
-    folder = Path(__file__).parent
-    return [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*kernel*.py"))]
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of this program (XDG base directories; %LOCALAPPDATA% on Windows)."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", str(Path.home()))
-    else:
-        base = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    return Path(base) / "nestling"
-
-
-def _read(file: Path) -> dict[str, LayerPlan]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return {key: LayerPlan(Choice(*plan[0]), int(plan[1]), tuple(plan[2])) for key, plan in content.items()}
-    except (OSError, ValueError, TypeError, IndexError, AttributeError):
-        return {}  # nothing measured, or a damaged file: it is written anew by the next tuning
-
-
-def _write(file: Path, plans: Mapping[str, LayerPlan]) -> bool:
-    """Replace the file as a whole, so that a reader never sees half of it."""
-    part = file.with_suffix(f".{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(plans), encoding="utf-8")
-        part.replace(file)
-    except OSError:
-        return False
-    return True
+def _plan(sparse: list[Any], vectors: int, levels: list[int], fmt: str) -> LayerPlan:
+    """A plan as JSON has it; ValueError or TypeError for anything else."""
+    choice = Choice(*sparse)
+    if choice.kind not in get_args(Kind) or fmt not in DENSE_FORMATS:
+        raise ValueError(f"no such kernel: {choice.kind}, dense {fmt}")
+    if not all(isinstance(number, int) for number in (*choice[1:], vectors, *levels)):
+        raise ValueError("sizes are whole numbers")
+    return LayerPlan(choice, vectors, tuple(levels), fmt)
 
 
 def layout_of(channels: int, height: int, width: int) -> PlaneLayout:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,11 @@ from .planes import LANES, Floats, PlaneLayout, aligned
 from .streams import LevelStreams
 from .team import Call, call
 
-Kind = Literal["windowed", "direct", "packed", "blocks", "channels"]
+Kind = Literal["windowed", "direct", "packed", "blocks", "channels", "coded", "half", "bfloat16"]
+#: Kinds that round values and operands -> the format; all others compute in float32.
+ROUNDING: Mapping[Kind, str] = {"half": "float16", "bfloat16": "bfloat16"}
+#: Formats of dense levels.
+DENSE_FORMATS = ("float32", "bfloat16")
 Work = tuple[Floats, Floats, NDArray[np.int64]]
 #: Scratch of one window: it shares the first-level cache (32 or 48 KB) with the streams that pass through.
 WINDOW_BYTES = 28 << 10
@@ -31,7 +35,8 @@ AHEAD = 8
 class Choice(NamedTuple):
     """How a product is run: the kernel, vectors per tile, and reduction indices per window (0: no windows).
 
-    ``group``: rows that share positions (blocks), or consecutive input channels of an N:M group (channels).
+    ``group``: rows that share positions (blocks), or consecutive input channels of an N:M group (channels). The products
+    of ``reduced`` (coded, half, bfloat16) choose their windows themselves.
     """
 
     kind: Kind
@@ -46,16 +51,42 @@ class Choice(NamedTuple):
         return f"{self.kind}{group}{self.vectors}" + (f"/{self.window}" if self.window else "")
 
 
+class Dense(NamedTuple):
+    """How a level is run without skipping zeros: vectors per tile, and one of :data:`DENSE_FORMATS`."""
+
+    vectors: int
+    fmt: str = "float32"
+
+
 class LayerPlan(NamedTuple):
     """How one layer is run at every level: all sparse levels by one kernel, since they share one store.
 
     ``dense_levels``: levels whose zeros are too few to skip; each has a dense copy of its weights, in tiles of
-    ``dense_vectors``.
+    ``dense_vectors`` and in ``dense_format``.
     """
 
     sparse: Choice
     dense_vectors: int = 0
     dense_levels: tuple[int, ...] = ()
+    dense_format: str = "float32"
+
+    @property
+    def dense(self) -> Dense:
+        """How the dense levels are run."""
+        return Dense(self.dense_vectors, self.dense_format)
+
+    def format(self, level: int) -> str:
+        """What values and operands are rounded to before they are multiplied: "float32" is exact."""
+        return self.dense_format if level in self.dense_levels else ROUNDING.get(self.sparse.kind, "float32")
+
+
+class Placed(Protocol):
+    """A product of any kind, as far as it says where a layer's operands lie: see :class:`Product`."""
+
+    layer: Layer
+    target: PlaneLayout
+    reduction: NDArray[np.uint32]
+    operands: NDArray[np.uint32]
 
 
 def windowed(vectors: int, window_bytes: int = WINDOW_BYTES) -> Choice:
@@ -135,12 +166,13 @@ class Product:
     ) -> Call:
         """The call that computes out = clamp(bias + W x + residual) at ``level``, halos zero; ``works``: one per thread."""
         form, streams, target = self._form, self.streams, self.target
-        shape = (*form.sizes(streams), streams.levels - level, residual is not None, *clamp)
+        levels = streams.levels - level
+        shape = (*form.sizes(streams), levels, residual is not None, *clamp)
         places = np.append(self.reduction[form.order()], self.operands[self.reduction.size :])
         added = out if residual is None else residual
         planes = (x, places, out, target.lead, target.stride, self._masks, added)
         extras = [(work,) for work in works]
-        return call(form.kernel, self.tasks, shape, (*form.arrays(streams), bias), planes, extras=extras)
+        return call(form.kernel_for(levels), self.tasks, shape, (*form.arrays(streams), bias), planes, extras=extras)
 
 
 def phase_layout(layer: Layer, target: PlaneLayout, phases: Phases) -> PlaneLayout:

@@ -31,6 +31,7 @@ _INTRINSICS = (
     "reduced/words_kernel.py",
     "edges_kernel.py",
     "curves_kernel.py",
+    "weights_kernel.py",
 )
 _SOURCES = b"".join((Path(__file__).parent / name).read_bytes() for name in _INTRINSICS)
 REVISION = int(hashlib.sha256(_SOURCES).hexdigest()[:15], 16)
@@ -201,47 +202,6 @@ def _multiplier(align):
 #: multiply_add(sums, weight, address): sums + weight * the bundle at the address, fused.
 multiply_add = _multiplier(4)
 multiply_add_aligned = _multiplier(LINE)
-
-
-def _two(builder, base):
-    """Two numbers from ``base`` on, each in all lanes of a vector.
-
-    One load instead of two: where loads are the limit (one per multiply-add), spreading a number within its register is
-    free. LLVM would turn that back into two loads; the empty assembly keeps it from seeing where the numbers came from.
-    """
-    if "+avx512f" not in MACHINE[2].split(","):
-        numbers = [builder.load(_at(builder, base, ir.Constant(_I64, 4 * i), _FLOAT), align=4) for i in range(2)]
-        return [_splat(builder, number) for number in numbers]
-    kind = ir.VectorType(_FLOAT, 2)
-    loaded = builder.load(_at(builder, base, ir.Constant(_I64, 0), kind), align=4)
-    every = ir.Constant(ir.VectorType(_I32, LANES), [0, 1] * (LANES // 2))
-    repeated = builder.shuffle_vector(loaded, ir.Constant(kind, ir.Undefined), every)
-    barrier = ir.InlineAsm(ir.FunctionType(_VECTOR, [_VECTOR]), "", "=v,0", side_effect=False)
-    repeated = builder.call(barrier, [repeated])
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    lanes = [[lane - lane % 2 + i for lane in range(LANES)] for i in range(2)]
-    return [builder.shuffle_vector(repeated, undefined, ir.Constant(ir.VectorType(_I32, LANES), x)) for x in lanes]
-
-
-def _multiplier_of_two(align):
-    @intrinsic
-    def multiply_add_two(context, bundle, weights, first, second):
-        def code(context, builder, signature, args):
-            totals = _split(builder, args[0], bundle.count)
-            for factor, base in zip(_two(builder, args[1]), args[2:], strict=True):
-                places = [_at(builder, base, ir.Constant(_I64, LINE * i), _VECTOR) for i in range(bundle.count)]
-                operands = [builder.load(place, align=align) for place in places]
-                totals = [_fma(builder, factor, x, total) for x, total in zip(operands, totals, strict=True)]
-            return _build(builder, bundle, totals)
-
-        return bundle(bundle, *[types.int64] * 3), code
-
-    return multiply_add_two
-
-
-#: multiply_add_two(sums, address of two weights, two addresses): bit by bit two calls of ``multiply_add``.
-multiply_add_two = _multiplier_of_two(4)
-multiply_add_two_aligned = _multiplier_of_two(LINE)
 
 
 def _reader(kind, numba_kind, extend=""):

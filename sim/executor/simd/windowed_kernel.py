@@ -8,11 +8,14 @@ One tile is 16 * ``vectors`` output positions; the positions of a tile are conse
             copy the window's rows of X to an aligned scratch  (im2col, fused; stays in L1)
             for row of the block, fewest non-zeros first:
                 sums (registers) = bias in the first window, else the partial sums
-                for level, sparsest first, up to the wanted one:
-                    for non-zero: sums += value * scratch[offset]
+                for level, sparsest first, up to the wanted one:  (the places of four streams in registers)
+                    for non-zero, two at a time: sums += value * scratch[offset]
                 last window: + residual, clamp, zero the halo, store; else keep the partial sums
 
-A level is a prefix: its streams are the first ones, and switching level changes the loop bound only.
+A level is a prefix: its streams are the first ones, and switching level changes how many of them are read.
+
+A stream's place is one number that serves values and offsets. In a register it costs an addition per row; in memory every
+row would wait for what the row before has stored, which short rows feel most (measured: 1.1 to 1.4 times their time).
 """
 
 from numba import njit
@@ -28,7 +31,6 @@ from .vectors_kernel import (
     load,
     load_aligned,
     multiply_add_aligned,
-    multiply_add_two_aligned,
     opaque,
     read_f32,
     read_i64,
@@ -38,15 +40,45 @@ from .vectors_kernel import (
     store_aligned,
     write_i64,
 )
+from .weights_kernel import load_two, multiply_add_one_of_aligned
 
 #: Bytes of row numbers between a row and the one whose sums, output and residual are asked for meanwhile: 3 rows.
 AHEAD = 12
 #: Bytes of reduction offsets between the operands being copied and the ones asked for meanwhile: 8 operands.
 COPY_AHEAD = 32
+#: Non-zeros between a row's first and the ones asked for then, per stream: values and offsets in turn.
+STREAM_AHEAD = 64
+#: Streams whose places are kept in registers; those of further levels are kept in memory.
+IN_REGISTERS = 4
 
 
-def windowed(vectors):
+def _segment(sums, turn, scratch, values, offsets, at, count):
+    """sums + the ``count`` non-zeros of one stream from number ``at`` on; also the number of the one behind."""
+    stop = opaque(at + count)
+    if turn & 1:
+        prefetch_read(1, opaque(values + 4 * at) + 4 * STREAM_AHEAD)
+    else:
+        prefetch_read(1, opaque(offsets + 2 * at) + 2 * STREAM_AHEAD)
+    while at < stop - 1:
+        near = opaque(scratch + read_u16(offsets + 2 * at, 0))
+        far = opaque(scratch + read_u16(offsets + 2 * at, 2))
+        two = load_two(values + 4 * at)
+        sums = multiply_add_one_of_aligned(sums, two, 0, near)
+        sums = multiply_add_one_of_aligned(sums, two, 1, far)
+        at = opaque(at + 2)  # or LLVM keeps pointers to values and to offsets, and reloads them for every stream
+    if at < stop:
+        near = opaque(scratch + read_u16(offsets + 2 * at, 0))
+        sums = multiply_add_aligned(sums, read_f32(values + 4 * at, 0), near)
+    return sums, stop
+
+
+segment = njit(inline="always")(_segment)
+
+
+def windowed(vectors, further):
     """The kernel for tiles of 16 * ``vectors`` positions: run(tasks, shape, streams, planes, work).
+
+    ``further``: True for more levels than :data:`IN_REGISTERS`.
 
     Threads that run it together take tasks from ``tasks``, int64 (next, tiles * blocks), tile-major. The other
     arguments are tuples of arrays and integers:
@@ -54,7 +86,7 @@ def windowed(vectors):
     * shape: (rows M, reduction K, window KW, blocks, levels stored, levels to run, has residual, lowest, highest)
     * streams: (starts, skips, rows, counts, offsets, values, bias), see ``streams.LevelStreams``
     * planes: (x, reduction offsets, out, first element, plane stride, masks, residual): bytes and elements as there
-    * work: (scratch, partial sums, stream pointers) of this thread
+    * work: (scratch, partial sums, places of further streams) of this thread
     """
     tile_bytes = 64 * vectors
     revision = REVISION
@@ -64,9 +96,10 @@ def windowed(vectors):
         state = flush_denormals()
         M, K, KW, blocks, stored, wanted, residual, lowest, highest = shape
         starts, skips, rows, counts, offsets, values, bias = streams
+        offsets, values = opaque(address(offsets)), opaque(address(values))
         x, reduction, out, origin, stride, masks, added = planes
         scratch, sums = address(work[0]), address(work[1])
-        pointers = address(work[2])
+        places = address(work[2])
         windows = (K + KW - 1) // KW
         task = take(address(tasks))
         while task < tasks[1]:
@@ -81,10 +114,13 @@ def windowed(vectors):
             first_row = read_i64(base, 0)
             listed = read_i64(base, 8) - first_row
             row_at = address(rows) + 4 * first_row * windows
-            for level in range(wanted):
-                segment = read_i64(base, 16 + 8 * level)
-                write_i64(pointers, 16 * level, address(values) + 4 * segment)
-                write_i64(pointers, 16 * level + 8, address(offsets) + 2 * segment)
+            at0 = read_i64(base, 16)
+            at1 = read_i64(base, 24) if wanted > 1 else 0
+            at2 = read_i64(base, 32) if wanted > 2 else 0
+            at3 = read_i64(base, 40) if wanted > 3 else 0
+            if further:
+                for level in range(IN_REGISTERS, wanted):
+                    write_i64(places, 8 * level, read_i64(base, 16 + 8 * level))
             count_at = address(counts) + 2 * first_row * windows
             level_step = 2 * M * windows
             for window in range(windows):
@@ -113,23 +149,22 @@ def windowed(vectors):
                         total = filled(vectors, read_f32(address(bias), 4 * row))
                     else:
                         total = load_aligned(vectors, partial)
-                    for level in range(wanted):
-                        value = read_i64(pointers, 16 * level)
-                        offset = read_i64(pointers, 16 * level + 8)
-                        stop = value + 4 * read_u16(count_at + level * level_step, 2 * i)
-                        while value < stop - 4:
-                            near = opaque(scratch + read_u16(offset, 0))
-                            far = opaque(scratch + read_u16(offset, 2))
-                            total = multiply_add_two_aligned(total, value, near, far)
-                            value += 8
-                            offset += 4
-                        if value < stop:
-                            near = opaque(scratch + read_u16(offset, 0))
-                            total = multiply_add_aligned(total, read_f32(value, 0), near)
-                            value += 4
-                            offset += 2
-                        write_i64(pointers, 16 * level, value)
-                        write_i64(pointers, 16 * level + 8, offset)
+                    listed_at = count_at + 2 * i
+                    total, at0 = segment(total, i, scratch, values, offsets, at0, read_u16(listed_at, 0))
+                    if wanted > 1:
+                        count = read_u16(listed_at + level_step, 0)
+                        total, at1 = segment(total, i, scratch, values, offsets, at1, count)
+                    if wanted > 2:
+                        count = read_u16(listed_at + 2 * level_step, 0)
+                        total, at2 = segment(total, i, scratch, values, offsets, at2, count)
+                    if wanted > 3:
+                        count = read_u16(listed_at + 3 * level_step, 0)
+                        total, at3 = segment(total, i, scratch, values, offsets, at3, count)
+                    if further:
+                        for level in range(IN_REGISTERS, wanted):
+                            at, count = read_i64(places, 8 * level), read_u16(listed_at + level * level_step, 0)
+                            total, at = segment(total, i, scratch, values, offsets, at, count)
+                            write_i64(places, 8 * level, at)
                     if ends:
                         if residual:
                             total = add_from(total, opaque(other + 4 * stride * row))
@@ -145,4 +180,7 @@ def windowed(vectors):
     return njit(nogil=True, cache=True)(run)
 
 
-KERNELS = {vectors: windowed(vectors) for vectors in (1, 2, 4, 7, 8, 13, 14)}
+#: By vectors per tile, and whether there are further levels.
+KERNELS = {
+    (vectors, further): windowed(vectors, further) for vectors in (1, 2, 4, 7, 8, 13, 14) for further in (False, True)
+}

@@ -17,11 +17,10 @@ from pydantic import ValidationError
 from .....accel import host_cpu as model
 from .....accel.host_cpu import CacheLevel, HostCpu
 from .....accel.strict import Quantity
-from .....workloads.weights_file import write_atomically
+from ..kept import kept_file, write_kept
 from ..planes import LANES, aligned
-from ..planner import cache_folder, environment_key
 from . import host_costs, peaks_kernel, synthetic, work
-from .host_costs import kernel_cost, measured_crossover
+from .host_costs import Progress, kernel_costs, measured_crossover
 
 #: Runs of each peak; the best counts.
 REPEATS = 9
@@ -35,36 +34,33 @@ _MULTIPLIES = 500
 _SAMPLES = 200
 _SYSTEM_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
-#: Called with (parts measured, parts in total).
-Progress = Callable[[int, int], None]
-
 
 def host_cpu(
     kernels: Iterable[str],
     *,
+    crossover: bool = False,
     fresh: bool = False,
     progress: Progress = lambda done, total: None,
     folder: Path | None = None,
 ) -> tuple[HostCpu, bool]:
     """This machine, with the costs of ``kernels`` at least (beside names that no kernel has); measures what is missing.
 
-    ``fresh``: measure all of it again, as after a measurement on a busy machine. ``folder``: where measurements are kept;
-    default: the user's cache folder. The second value tells whether new ones
-    could be written there. A first call takes a few seconds.
+    ``crossover``: with its crossover density, too, which no prediction needs and which takes two seconds more. ``fresh``:
+    measure all of it again, as after a measurement on a busy machine. ``folder``: where measurements are kept; default:
+    the user's cache folder. The second value tells whether new ones could be written there. A first call takes a few
+    seconds.
     """
-    file = (folder or cache_folder()) / f"host-{environment_key()}-{_model_key()}.json"
-    host = None if fresh else _read(file)
-    missing = sorted(set(kernels) - set(host.kernels if host else ()))
-    if host is not None and not missing:
-        return host, True
-    measured = host or _peaks()
-    for done, kernel in enumerate(missing, start=1):
-        progress(done - 1, len(missing))
-        cost = kernel_cost(kernel, measured)
-        if cost is not None:
-            measured = measured.model_copy(update={"kernels": measured.kernels | {kernel: cost}})
-    progress(len(missing), len(missing))
-    return measured, _kept(file, measured)
+    file = kept_file(f"host-{_model_key()}", folder)
+    known = None if fresh else _read(file)
+    host = known or _peaks()
+    missing = set(kernels) - set(host.kernels)
+    if missing:
+        found = kernel_costs(missing, host, progress=progress)
+        host = host.model_copy(update={"kernels": host.kernels | found})
+    if crossover and host.crossover_density is None:
+        met = _here(measured_crossover(), "a synthetic product of 256 x 256 by 196 positions")
+        host = host.model_copy(update={"crossover_density": met})
+    return host, host is known or write_kept(file, host.model_dump_json(indent=1))
 
 
 def _model_key() -> str:
@@ -80,17 +76,8 @@ def _read(file: Path) -> HostCpu | None:
         return None  # nothing measured, or a damaged file: it is written anew
 
 
-def _kept(file: Path, host: HostCpu) -> bool:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, host.model_dump_json(indent=1).encode())
-    except OSError:
-        return False
-    return True
-
-
 def _peaks() -> HostCpu:
-    """Everything but the kernels."""
+    """Everything but the kernels and the crossover."""
     sizes, source = cache_sizes()
     levels = [_level(name, size, source) for name, size in sizes]
     low, high = MEMORY_BYTES
@@ -99,7 +86,6 @@ def _peaks() -> HostCpu:
         name=processor(),
         multiply_add_flop_per_s=_here(multiply_add_peak(), "multiply-adds with operands in the first-level cache"),
         caches=tuple(levels),
-        crossover_density=_here(measured_crossover(), "a synthetic product of 256 x 256 by 196 positions"),
         kernels_source="measured here: least CPU time of synthetic layers, costs by non-negative least squares",
     )
 

@@ -6,7 +6,7 @@ A network that is predicted with these costs has no part in them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -15,50 +15,71 @@ import numpy as np
 from .....accel.host_cpu import HostCpu, KernelCost, Timed, fitted_cost
 from .....workloads.layers import conv
 from .....workloads.network import INPUT
+from .. import packing_kernel
 from ..dense_product import DenseProduct
 from ..network import PlaneNetwork
 from ..planes import Floats, PlaneLayout, aligned
 from ..prior import best_vectors, likely_plan
-from ..team import Call, Team
+from ..team import Call, Team, call
 from .synthetic import TENSORS, Case, cases, chains, pruned
-from .work import Unit, copied, network_bytes, units
+from .work import Unit, cleared, copied, network_bytes, units
 
 #: Rounds in which every call has its turn; the least CPU time of each counts.
 ROUNDS = 5
 #: CPU seconds of one turn.
 TURN_S = 6e-5
+#: Kernels that are called without a network.
+BARE = ("copy in", "copy out", "clear")
+#: Called with (parts measured, parts in total).
+Progress = Callable[[int, int], None]
 #: Densities between which the crossover with the dense kernel is looked for.
 DENSITIES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 
 
-def kernel_cost(kernel: str, host: HostCpu) -> KernelCost | None:
-    """Costs of one kernel, from about a hundred synthetic calls; None for a kernel that :mod:`synthetic` does not know."""
-    timed = measured_calls(kernel)
-    return fitted_cost(host, timed) if timed else None
+def kernel_costs(
+    kernels: Collection[str], host: HostCpu, *, progress: Progress = lambda done, total: None
+) -> dict[str, KernelCost]:
+    """Costs of these kernels, from about a hundred synthetic calls each; none for names that ``synthetic`` does not know."""
+    timed = measured_calls(kernels, known=host.kernels, progress=progress)
+    return {kernel: fitted_cost(host, calls) for kernel, calls in timed.items()}
 
 
-def measured_calls(kernel: str, rounds: int = ROUNDS) -> list[Timed]:
-    """Calls of ``kernel`` with their least CPU times: each again and again, its operands where the call before left them;
-    and once per image in chains of layers, as a network runs it."""
-    known = _copies() if kernel.startswith("copy") else _units(cases(kernel))
-    found = [unit for unit in known if unit.work is not None and unit.work.kernel == kernel]
-    timed = _timed(found, least_seconds(found, rounds), kernel, within=0)
-    if not timed:
-        return []
-    for case in chains(kernel):
+def measured_calls(
+    kernels: Collection[str],
+    *,
+    known: Collection[str] = (),
+    rounds: int = ROUNDS,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, list[Timed]]:
+    """Calls of each kernel with their least CPU times: each again and again, its operands where the call before left them;
+    and once per image in chains of layers, as a network runs it. ``known``: kernels that may run the rest of a chain."""
+    found = {}
+    for done, kernel in enumerate(sorted(kernels)):
+        progress(done, len(kernels) + 1)
+        single = _bare_calls() if kernel in BARE else _units(cases(kernel))
+        alone = [unit for unit in single if unit.work is not None and unit.work.kernel == kernel]
+        if alone:
+            found[kernel] = list(_timed(alone, least_seconds(alone, rounds), within=0))
+    progress(len(kernels), len(kernels) + 1)
+    for timed in _in_chains(chains(found, known), rounds):
+        if timed.work.kernel in found:
+            found[timed.work.kernel].append(timed)
+    progress(len(kernels) + 1, len(kernels) + 1)
+    return found
+
+
+def _in_chains(found: Iterable[Case], rounds: int) -> Iterator[Timed]:
+    for case in found:
         runner = PlaneNetwork(case.network, choose=case.choose)
         for level in range(case.network.levels):
             program = units(runner, level)
-            if not any(unit.work is not None and unit.work.kernel == kernel for unit in program):
-                break
             within = network_bytes([unit.work for unit in program])
-            timed += _timed(program, least_seconds(program, rounds, cold=True), kernel, within=within)
-    return timed
+            yield from _timed(program, least_seconds(program, rounds, cold=True), within=within)
 
 
-def _timed(found: Iterable[Unit], seconds: Iterable[float], kernel: str, *, within: int) -> list[Timed]:
+def _timed(found: Iterable[Unit], seconds: Iterable[float], *, within: int) -> Iterator[Timed]:
     pairs = zip((unit.work for unit in found), seconds, strict=True)
-    return [Timed(work, within, least) for work, least in pairs if work is not None and work.kernel == kernel]
+    return (Timed(work, within, least) for work, least in pairs if work is not None)
 
 
 def _units(found: Iterable[Case]) -> Iterator[Unit]:
@@ -68,13 +89,17 @@ def _units(found: Iterable[Case]) -> Iterator[Unit]:
             yield from units(runner, level)
 
 
-def _copies() -> Iterator[Unit]:
-    """What ``PlaneNetwork.run`` does with its image and its output: into planes, and out to new memory."""
+def _bare_calls() -> Iterator[Unit]:
+    """What ``PlaneNetwork.run`` does with its image and its output: into planes, and out to new memory; and zeros around a
+    tensor in planes."""
     for shape in ((channels, side, side) for channels, side in TENSORS):
         layout = PlaneLayout(*shape, 1)
         planes, image = layout.new(), aligned(int(np.prod(shape)))
         yield Unit(INPUT, (partial(_copy_in, layout, planes, image),), copied("copy in", shape))
         yield Unit(INPUT, (partial(_copy_out, layout, planes),), copied("copy out", shape))
+        for gaps in (False, True):
+            zeros = call(packing_kernel.clear, layout.channels, planes, layout.dimensions, gaps)
+            yield Unit(INPUT, (zeros,), cleared(zeros))
 
 
 def _copy_in(layout: PlaneLayout, planes: Floats, image: Floats) -> None:
@@ -120,9 +145,9 @@ def measured_crossover(rounds: int = 2 * ROUNDS) -> float:
     product = runner.products["p"]
     dense = DenseProduct(product, network.weights["p"], 0, vectors=best_vectors(product.target))
     x, out = product.planes.new(), product.target.new()
-    call = dense.call(x, out, bias=np.zeros(layer.K, np.float32), works=[dense.new_work()])
+    whole = dense.call(x, out, bias=np.zeros(layer.K, np.float32), works=[dense.new_work()])
     sparse = [unit for level in range(network.levels) for unit in units(runner, level)]
-    dense_s, *sparse_s = least_seconds([Unit("p", (call,), None), *sparse], rounds)
+    dense_s, *sparse_s = least_seconds([Unit("p", (whole,), None), *sparse], rounds)
     return crossing(DENSITIES, sparse_s, dense_s)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .....workloads.layers import Layer, conv, linear, output_size
-from .....workloads.nesting import NestedWeights, from_ranking
+from .....workloads.nesting import NestedWeights
 from .....workloads.network import INPUT, Network
 from ..network import Chooser
 from ..planes import PlaneLayout
@@ -33,16 +34,20 @@ TENSORS = ((1, 4), (16, 14), (64, 28), (24, 56), (96, 8), (48, 112))
 #: Fully connected layers (inputs, outputs).
 VECTORS = ((16, 4), (256, 128), (1024, 512), (4096, 64), (10_000, 96))
 #: Chains of convolutions (input channels, rows, kernel, side of the map, stride): a few microseconds each, and from wide
-#: maps to small ones with many weights.
+#: maps to small ones with many weights. All maps have room for tiles of 4 or of 7 vectors.
 CHAINS = (
-    ((8, 24, 3, 20, 1), (24, 24, 3, 20, 1), (24, 24, 3, 20, 1), (24, 40, 3, 20, 2), (40, 40, 3, 10, 1), (40, 72, 1, 10, 2),
-     (72, 56, 3, 5, 1)),
+    ((8, 16, 3, 28, 1), (16, 16, 3, 28, 1), (16, 16, 3, 28, 1), (16, 40, 3, 28, 2), (40, 40, 3, 14, 1), (40, 72, 1, 14, 2),
+     (72, 56, 3, 7, 1)),
     ((48, 192, 1, 56, 1), (192, 48, 1, 56, 1), (48, 192, 1, 56, 1), (192, 96, 3, 56, 2), (96, 384, 1, 28, 1),
      (384, 96, 1, 28, 1), (96, 256, 3, 28, 2), (256, 256, 3, 14, 1), (256, 512, 1, 14, 2), (512, 256, 3, 7, 1)),
 )  # fmt: skip
 #: Scratch bytes of the windows that are measured.
 WINDOWS = (14 << 10, 28 << 10)
-PRODUCT_FAMILIES = ("windowed", "direct", "packed", "dense", "blocks", "channels")
+#: Names of products, see ``work.kernel_name``, and those that need structured masks.
+_NAME = re.compile(r"(windowed|direct|packed|dense|blocks|channels) (?:(\d+)x)?(\d+)( windows)?")
+_STRUCTURED = ("blocks", "channels")
+#: Other kernels that a chain holds; the rest are measured by themselves only.
+CHAINED = ("rows", "phases", "pool")
 #: Input channels of the N:M groups that are measured.
 CHANNELS = 8
 _ACTIVATIONS = ("silu", "gelu", "sigmoid", "tanh")
@@ -56,11 +61,34 @@ class Case:
     choose: Chooser = likely_plan
 
 
+class _Kernel(NamedTuple):
+    """A product's name in parts: "blocks 4x2 windows" has groups of 4 rows and tiles of 2 vectors."""
+
+    family: str
+    group: int
+    width: int
+    windows: bool
+
+
+def _product(kernel: str) -> _Kernel | None:
+    """None for what is no product that is known here."""
+    found = _NAME.fullmatch(kernel)
+    if found is None:
+        return None
+    family, group, width, windows = found.groups()
+    return _Kernel(family, int(group or 1), int(width), bool(windows))
+
+
+def _all_products(kernels: Collection[str]) -> list[_Kernel]:
+    return [product for product in map(_product, sorted(kernels)) if product is not None]
+
+
 def cases(kernel: str) -> Iterator[Case]:
     """Networks that hold calls of ``kernel``, among others; none for a kernel that is not known here."""
     family, _, variant = kernel.partition(" ")
-    if family in PRODUCT_FAMILIES:
-        yield from _products(family, variant)
+    product = _product(kernel)
+    if product is not None:
+        yield from _products(product)
     elif family == "rows":
         yield from (Case(pruned([linear("l", INPUT, features_in=i, features_out=o)], NESTED)) for i, o in VECTORS)
     else:
@@ -70,26 +98,34 @@ def cases(kernel: str) -> Iterator[Case]:
                 yield Case(pruned(layers, SINGLE))
 
 
-def chains(kernel: str) -> tuple[Case, ...]:
-    """Whole networks, their products run by ``kernel`` if it is one for them: small layers, whose time is mostly calls, and
-    layers whose weights and tensors exceed the inner caches."""
-    family, _, variant = kernel.partition(" ")
-    if family not in PRODUCT_FAMILIES:
-        return tuple(Case(_chain(sizes)) for sizes in CHAINS)
-    rows, channels = _structure(family, variant)
-    return tuple(Case(_chain(sizes, rows, channels), _chooser(family, variant)) for sizes in CHAINS)
+def chains(kernels: Collection[str], known: Collection[str] = ()) -> Iterator[Case]:
+    """Whole networks: small layers, whose time is mostly calls, and layers whose weights and tensors exceed the inner caches.
+
+    A pair for each product among ``kernels``, which runs wherever its tiles fit; elsewhere one of the others or of the
+    ``known`` ones does, so that no kernel is compiled for the chains alone. The likely ones run where none is given.
+    """
+    products = _all_products(kernels)
+    sparse_first = sorted(_all_products({*kernels, *known}), key=lambda product: product.family == "dense")
+    others = [product for product in sparse_first if product.family not in _STRUCTURED]
+    pooled = "pool" in kernels
+    for product in products:
+        for sizes in CHAINS:
+            yield Case(_chain(sizes, *_structure(product), pooled=pooled), _chooser((product, *others)))
+    if not products and any(kernel.partition(" ")[0] in CHAINED for kernel in kernels):
+        yield from (Case(_chain(sizes, pooled=pooled), _chooser(others)) for sizes in CHAINS)
 
 
 @cache
-def _chain(sizes: tuple[tuple[int, int, int, int, int], ...], shared: int = 1, grouped: int = 0) -> Network:
-    """Pooling, convolutions with a residual over the third, and a fully connected layer. ``shared``, ``grouped``: see
-    :func:`pruned`."""
+def _chain(
+    sizes: tuple[tuple[int, int, int, int, int], ...], shared: int = 1, grouped: int = 0, *, pooled: bool
+) -> Network:
+    """Pooling where wanted, convolutions with a residual over the third, and a fully connected layer. ``shared``,
+    ``grouped``: see :func:`pruned`."""
     wide, side = sizes[0][0], sizes[0][3]
-    layers = [replace(_strided(wide, 2 * side, 2), name="pool", P=side, Q=side, padding=1)]
+    layers = [replace(_strided(wide, 2 * side, 2), name="pool", P=side, Q=side, padding=1)] if pooled else []
     for i, (channels, rows, kernel, height, stride) in enumerate(sizes):
-        layer = conv(
-            f"c{i}", layers[-1].name, C=channels, H=height, K=rows, R=kernel, stride=stride, padding=kernel // 2
-        )
+        source = layers[-1].name if layers else INPUT
+        layer = conv(f"c{i}", source, C=channels, H=height, K=rows, R=kernel, stride=stride, padding=kernel // 2)
         layers.append(layer if i == 2 else replace(layer, activation="relu"))
         if i == 2:
             layers.append(_layer("sum", "add", ("c0", "c2"), rows, height))
@@ -99,18 +135,18 @@ def _chain(sizes: tuple[tuple[int, int, int, int, int], ...], shared: int = 1, g
 
 
 def pruned(layers: Sequence[Layer], densities: Sequence[float], *, rows: int = 1, channels: int = 0) -> Network:
-    """Normal weights, each layer's smallest dropped level by level: one by one, ``rows`` rows together, or equally many of
-    every ``channels`` input channels (at least one)."""
+    """Normal weights, dropped level by level at random: one by one, ``rows`` rows together, or equally many of every
+    ``channels`` input channels (at least one)."""
     random = np.random.default_rng(0)
     weights = {}
     for layer in layers:
         if layer.has_weights:
-            values = random.standard_normal(layer.weight_shape).astype(np.float32)
-            scores = np.abs(values)
+            values = random.standard_normal(layer.weight_shape, np.float32)
+            scores = random.random(values[::rows].shape, np.float32)
             if channels:
                 keep = _kept_per_group(scores, densities, channels)
             else:
-                leaders = from_ranking(values[::rows], scores[::rows], densities).keep
+                leaders = sum((scores < density).astype(np.uint8) for density in densities)
                 keep = np.repeat(leaders, rows, axis=0)[: len(values)]
             weights[layer.name] = NestedWeights(values=values, keep=keep, levels=len(densities), name=layer.name)
     return Network("synthetic", tuple(layers), weights=weights)
@@ -127,45 +163,50 @@ def _kept_per_group(scores: NDArray[np.float32], densities: Sequence[float], cha
     return keep
 
 
-def _products(family: str, variant: str) -> Iterator[Case]:
-    rows, channels = _structure(family, variant)
-    width = int(variant.partition(" ")[0].rpartition("x")[2])
-    for filters, inputs, kernel, wanted in PRODUCTS:
-        columns = width * max(1, round(wanted / width)) - kernel // 2  # whole tiles
-        if columns < kernel:
-            columns += width * kernel
-        layer = conv("p", INPUT, C=inputs, H=_HEIGHT, W=columns, K=filters, R=kernel, padding=kernel // 2)
+def _products(kernel: _Kernel) -> Iterator[Case]:
+    rows, channels = _structure(kernel)
+    for filters, inputs, taps, wanted in PRODUCTS:
+        columns = kernel.width * max(1, round(wanted / kernel.width)) - taps // 2  # whole tiles
+        if columns < taps:
+            columns += kernel.width * taps
+        layer = conv("p", INPUT, C=inputs, H=_HEIGHT, W=columns, K=filters, R=taps, padding=taps // 2)
         for densities in (NESTED, SINGLE):
             network = pruned([layer], densities, rows=rows, channels=channels)
-            for size in WINDOWS if family in ("windowed", "channels") else WINDOWS[:1]:
-                yield Case(network, _chooser(family, variant, window_bytes=size))
+            for size in WINDOWS if kernel.family in ("windowed", "channels") else WINDOWS[:1]:
+                yield Case(network, _chooser((kernel,), window_bytes=size))
 
 
-def _structure(family: str, variant: str) -> tuple[int, int]:
+def _structure(kernel: _Kernel) -> tuple[int, int]:
     """Rows that share positions, and channels of an N:M group, that the masks must have for a kernel."""
-    return int(variant.partition("x")[0]) if family == "blocks" else 1, CHANNELS if family == "channels" else 0
+    return kernel.group, CHANNELS if kernel.family == "channels" else 0
 
 
-def _chooser(family: str, variant: str, *, window_bytes: int = WINDOWS[-1]) -> Chooser:
-    """One kernel for all layers whose planes have room for its tiles; the others as the prior says."""
-    size, _, windows = variant.partition(" ")
-    *group, width = (int(part) for part in size.split("x"))
+def _chooser(kernels: Sequence[_Kernel], *, window_bytes: int = WINDOWS[-1]) -> Chooser:
+    """The first kernel whose tiles the planes have room for; the likely one if there is none."""
 
     def choose(layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
-        if width not in target.vectors:
+        fits = (kernel for kernel in kernels if kernel.width in target.vectors)
+        kernel = next(fits, None)
+        if kernel is None:
             return likely_plan(layer, weights, source, target)
-        window = windowed(width, window_bytes).window
-        if family == "dense":
-            return LayerPlan(windowed(width), width, tuple(range(weights.levels)))
-        if family == "blocks":
-            return LayerPlan(Choice("blocks", width, window if windows else 0, group[0]))
-        if family == "channels":
-            return LayerPlan(Choice("channels", width, max(1, window // CHANNELS) * CHANNELS, CHANNELS))
-        if family == "windowed":
-            return LayerPlan(Choice("windowed", width, window))
-        return LayerPlan(Choice("direct" if family == "direct" else "packed", width))
+        return _plan(kernel, window_bytes, weights.levels)
 
     return choose
+
+
+def _plan(kernel: _Kernel, window_bytes: int, levels: int) -> LayerPlan:
+    """``kernel`` at every level, with windows of at most ``window_bytes`` where it has windows."""
+    family, group, width, windows = kernel
+    window = windowed(width, window_bytes).window
+    if family == "dense":
+        return LayerPlan(Choice("direct", width), width, tuple(range(levels)))
+    if family == "blocks":
+        return LayerPlan(Choice("blocks", width, window if windows else 0, group))
+    if family == "channels":
+        return LayerPlan(Choice("channels", width, max(1, window // CHANNELS) * CHANNELS, CHANNELS))
+    if family == "windowed":
+        return LayerPlan(Choice("windowed", width, window))
+    return LayerPlan(Choice("direct" if family == "direct" else "packed", width))
 
 
 def _moving(family: str, variant: str, channels: int, side: int) -> list[Layer]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from .....workloads.layers import Layer
 from .....workloads.network import INPUT
 from .. import dense_kernel, gate_kernel, packing_kernel, pooling_kernel
 from ..network import PlaneNetwork, Step
+from ..planes import PlaneLayout
 from ..product import Choice, Product
 from ..streams import LevelStreams
 from ..team import Call
+from .reduced_work import reduced_name, reduced_work
 
 _LINE = 4 * LANES
 #: Bytes of a non-zero in a fully connected layer: value and 16-bit column.
@@ -39,7 +41,8 @@ def units(runner: PlaneNetwork, level: int) -> list[Unit]:
     for name, steps in groupby(runner.steps(level), key=lambda step: step[0]):
         layer, own = layers[name], tuple(step for _, step in steps)
         if layer.op == "linear":
-            found.append(Unit(name, own, _linear(runner, layer, level)))
+            found += [Unit(name, (step,), cleared(step)) for step in own if _clears(step)]
+            found.append(Unit(name, tuple(x for x in own if not _clears(x)), _linear(runner, layer, level)))
         else:
             found += [Unit(name, (step,), _step_work(runner, layer, step, level=level)) for step in own]
     return found
@@ -67,9 +70,15 @@ def _step_work(runner: PlaneNetwork, layer: Layer, step: Step, *, level: int) ->
     if not step.extras:  # only products have scratch memory
         count = _COUNTS.get(step.kernel)
         return None if count is None else count(step)
-    product = runner.products[layer.name]
-    dense = level in runner.plans[layer.name].dense_levels
-    work = dense_work(product, step) if dense else sparse_work(product, step, level=level)
+    product, plan = runner.products[layer.name], runner.plans[layer.name]
+    reduced = reduced_name(plan, level)
+    if reduced is not None:
+        work = reduced_work(reduced, layer, product.planes, step)
+    elif level in plan.dense_levels:
+        work = dense_work(product.planes, step)
+    else:
+        assert isinstance(product, Product)  # what has no reduced name
+        work = sparse_work(product, step, level=level)
     nonzeros = int(runner.network.weights[layer.name].nonzeros[level])
     return replace(work, useful_flop=2 * nonzeros * layer.P * layer.Q)
 
@@ -150,8 +159,8 @@ def _adds(step: Call) -> bool:
     return bool(residual is not out)
 
 
-def dense_work(product: Product, step: Call) -> Work:
-    """A dense product from the arguments of its call, see ``dense_kernel``."""
+def dense_work(planes: PlaneLayout, step: Call) -> Work:
+    """A dense product from the arguments of its call, see ``dense_kernel``; ``planes``: what it reads."""
     (rows, reduction, window, blocks, *_), weights, *_ = step.arguments
     vectors = next(v for v, kernel in dense_kernel.KERNELS.items() if kernel is step.kernel)
     tiles = int(step.tasks[1]) // blocks
@@ -168,9 +177,21 @@ def dense_work(product: Product, step: Call) -> Work:
         sums_bytes=computed * vectors * _LINE,
         stream_bytes=weights.nbytes,
         passes=tiles,
-        input_bytes=4 * product.planes.size,
+        input_bytes=4 * planes.size,
         output_bytes=ends * _LINE,
     )
+
+
+def _clears(step: Step) -> TypeGuard[Call]:
+    return isinstance(step, Call) and step.kernel is packing_kernel.clear
+
+
+def cleared(call: Call) -> Work:
+    """Halos of planes made zero, and the gaps between the rows of their first channels."""
+    _, (channels, height, width, pitch, lead, _), gaps = call.arguments
+    elements = 2 * channels * lead + gaps * height * (pitch - width)
+    lines = channels + gaps * height
+    return Work("clear", visits=lines, copies=-(-elements // LANES), output_bytes=4 * elements)
 
 
 def _phases(call: Call) -> Work:
@@ -199,9 +220,12 @@ def _pool_windows(call: Call) -> Work:
 
 
 def _pool_maps(call: Call) -> Work:
-    _, (channels, height, width, *_), *_ = call.arguments
-    elements = channels * height * width
-    return Work("maps", multiply_adds=elements, visits=channels * height, input_bytes=4 * elements)
+    _, (channels, height, width, pitch, *_), *_, factor = call.arguments
+    if factor == 0:  # cell by cell
+        cells = channels * height * width
+        return Work("largest of maps", multiply_adds=cells, visits=channels, input_bytes=4 * cells)
+    vectors = channels * -(-height * pitch // LANES)
+    return Work("maps", multiply_adds=vectors, visits=channels, input_bytes=vectors * _LINE)
 
 
 def _elementwise(name: str, tensors: int, call: Call) -> Work:
@@ -213,13 +237,14 @@ def _elementwise(name: str, tensors: int, call: Call) -> Work:
 
 
 def _gate(call: Call) -> Work:
-    _, (channels, height, width, *_), which = call.arguments
-    lines, size = channels * height, 4 * channels * height * width
-    return Work(f"gate {which}", multiply_adds=lines * -(-width // LANES), visits=lines, input_bytes=size,
-                output_bytes=size)  # fmt: skip
+    _, (channels, *_), masks, which = call.arguments
+    vectors = channels * len(masks)
+    return Work(f"gate {which}", multiply_adds=vectors, visits=channels, input_bytes=vectors * _LINE,
+                output_bytes=vectors * _LINE)  # fmt: skip
 
 
 _COUNTS: Mapping[Any, Callable[[Call], Work]] = {
+    packing_kernel.clear: cleared,
     packing_kernel.pack_phases: _phases,
     packing_kernel.pool: _pool,
     packing_kernel.pool_maps: _pool_maps,

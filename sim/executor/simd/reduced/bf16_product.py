@@ -15,6 +15,7 @@ from .. import packing_kernel
 from ..features import has
 from ..phases import phases_of
 from ..planes import Floats, PlaneLayout, aligned
+from ..product import AHEAD
 from ..team import Call, call
 from . import amx_kernel, formats_kernel, words_blocks_kernel
 from .amx import allow_tiles, tile_configuration
@@ -65,6 +66,9 @@ class Bf16Product(WordProduct):
         layouts, fmt = (source, target), formats_kernel.BF16
         super().__init__(fmt, layer, weights, words, dense=dense, layouts=layouts, vectors=vectors, threads=threads)
         self.path = _usable(path, vectors)
+        #: As of ``product.Product``: a dense level in float32 may stand beside these blocks.
+        self.reduction = self._offsets[: layer.C * layer.R * layer.S]
+        self.operands = np.append(self.reduction, np.zeros(AHEAD, np.uint32))
 
     def new_work(self) -> WordWork:
         """Scratch memory of one thread; on tiles their memory, which begins with their configuration."""
@@ -118,6 +122,19 @@ def bf16_bits(values: Floats) -> NDArray[np.uint16]:
     """The nearest bfloat16 of finite float32 numbers, halves to even, as their 16 bits; infinite beyond 3.39e38."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def rounding_bound(terms: int, magnitudes: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """The most that outputs of ``terms`` products each may differ from the exact ones of the numbers before rounding.
+
+    Value and operand are rounded once each, |d| <= u = 2^-8, and their products, exact then, are added up in float32 with
+    the bias and the residual: ((1 + u)^2 (1 + gamma) - 1) of the magnitudes |bias| + sum |value * operand| + |residual|
+    (Higham, sections 3.1 and 4.2). What is below the smallest normal number, 2^-126, may be lost: ``scale`` is the sum of
+    |value| + |operand| + 1 over the terms.
+    """
+    gamma = (terms + 3) * FLOAT_ROUNDOFF
+    share = (1 + BF16_ROUNDOFF) ** 2 * (1 + gamma / (1 - gamma)) - 1
+    return share * magnitudes + 2.0**-126 * scale
 
 
 def agreement(terms: int) -> float:

@@ -83,7 +83,7 @@ class HalfProduct(FloatReduced):
         places = streams.offsets.astype(np.int64) // (64 * vectors)
         self.offsets = (places * formats_kernel.row_bytes(fmt, vectors)).astype(np.uint16)
 
-    def bound(self, magnitudes: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    def bound(self, magnitudes: NDArray[np.float64], scale: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """The most that outputs may differ from the exact ones.
 
         ``magnitudes``: |bias| + sum |value * operand| + |residual| per output; ``scale``: the sum of |value| + |operand|

@@ -32,8 +32,8 @@ class Epilogue(NamedTuple):
 class Reduced:
     """A convolution on planes in one of the windowed formats of ``formats_kernel``; its subclasses give it values.
 
-    ``packs``, ``planes``, ``tasks``: as of :class:`Product`. ``values``, ``offsets`` and ``table`` are what the kernel
-    reads; offsets count bytes of the format's scratch.
+    ``packs``, ``planes``, ``tasks``, ``reduction``, ``operands``: as of :class:`Product`. ``values``, ``offsets`` and
+    ``table`` are what the kernel reads; offsets count bytes of the format's scratch.
 
     Raises
     ------
@@ -58,6 +58,7 @@ class Reduced:
         self.product = Product(layer, weights, *layouts, choice=Choice("windowed", vectors, window), threads=threads)
         self.layer, self.source, self.target = layer, *layouts
         self.packs, self.planes, self.tasks = self.product.packs, self.product.planes, self.product.tasks
+        self.reduction, self.operands = self.product.reduction, self.product.operands
         streams = self.product.streams
         self.offsets: NDArray[np.uint16] = streams.offsets.astype(np.uint16)
         self.values: NDArray[Any] = streams.values

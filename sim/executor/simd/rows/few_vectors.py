@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .....workloads.errors import InputError
 from .....workloads.layers import conv
 from .....workloads.nesting import NestedWeights
-from ..dense_product import DenseProduct
+from ..chosen import dense_call, product_for
 from ..loading import bound, load_kernels
 from ..planes import Floats, PlaneLayout
 from ..prior import likely_plan
-from ..product import Product, Work
 from ..team import Call, Team
 from .fully_connected import MOST_VECTORS, RowProduct
+from .row_formats import RowChooser, likely_formats
 
 if TYPE_CHECKING:
     from ..network import Chooser
@@ -35,8 +35,8 @@ class PlaneRows:
         layer = conv(weights.name, "input", C=columns, H=1, W=vectors, K=rows, R=1, S=1)
         source, target = PlaneLayout(columns, 1, vectors, 0), PlaneLayout(rows, 1, vectors, 0)
         self.plan = choose(layer, weights, source, target)
-        self._product = Product(layer, weights, source, target, choice=self.plan.sparse, threads=threads)
-        self._works: list[Work] = [self._product.new_work() for _ in range(threads)]
+        self._product = product_for(layer, weights, source, target, choice=self.plan.sparse, threads=threads)
+        self._works: list[Any] = [self._product.new_work() for _ in range(threads)]
         self._x, self._out = source.new(), target.new()
         self.inputs: Floats = source.view(self._x)[:, 0]
         self.outputs: Floats = target.view(self._out)[:, 0]
@@ -48,18 +48,32 @@ class PlaneRows:
         if level not in self.plan.dense_levels:
             product, planes = self._product, (self._x, self._out)
             return [product.call(*planes, level=level, bias=bias, clamp=clamp, works=self._works)]
-        vectors = self.plan.dense_vectors
-        dense = DenseProduct(self._product, self.weights, level, vectors=vectors, threads=self._threads)
-        works = [dense.new_work() for _ in range(self._threads)]
-        return [dense.call(self._x, self._out, bias=bias, clamp=clamp, works=works)]
+        common = {"bias": bias, "clamp": clamp}
+        return [
+            dense_call(
+                self._product,
+                self.weights,
+                level,
+                dense=self.plan.dense,
+                x=self._x,
+                out=self._out,
+                threads=self._threads,
+                **common,
+            )
+        ]
 
 
 def rows_for(
-    weights: NestedWeights, *, vectors: int, threads: int = 1, choose: Chooser = likely_plan
+    weights: NestedWeights,
+    *,
+    vectors: int,
+    threads: int = 1,
+    choose: Chooser = likely_plan,
+    choose_rows: RowChooser = likely_formats,
 ) -> RowProduct | PlaneRows:
-    """The product for a number of vectors."""
+    """The product for a number of vectors; ``choose_rows``: formats for one, ``choose``: the kernel for more than 16."""
     if vectors <= MOST_VECTORS:
-        return RowProduct(weights, vectors=vectors, threads=threads)
+        return RowProduct(weights, vectors=vectors, threads=threads, choose=choose_rows)
     return PlaneRows(weights, vectors=vectors, threads=threads, choose=choose)
 
 

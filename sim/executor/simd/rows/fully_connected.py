@@ -10,7 +10,7 @@ from ..planes import Floats, aligned
 from ..team import Call, call
 from .few_kernel import WIDTHS
 from .nm_rows import PatternRows
-from .row_formats import Formats, likely_formats
+from .row_formats import Formats, RowChooser, likely_formats
 from .row_parts import Entries, FewRows, IndexedRows, MaskedRows, Part, entries_of
 
 #: Vectors that one product takes at most.
@@ -33,7 +33,7 @@ class RowProduct:
     Parameters
     ----------
     vectors : 1 to 16.
-    formats : one per stream, sparsest first; default: the likely best. Several vectors always use column indices.
+    formats : one per stream, sparsest first; default: what ``choose`` says. Several vectors always use column indices.
 
     Raises
     ------
@@ -42,13 +42,21 @@ class RowProduct:
     """
 
     def __init__(
-        self, weights: NestedWeights, *, vectors: int = 1, threads: int = 1, formats: Formats | None = None
+        self,
+        weights: NestedWeights,
+        *,
+        vectors: int = 1,
+        threads: int = 1,
+        formats: Formats | None = None,
+        choose: RowChooser = likely_formats,
     ) -> None:
         if not 1 <= vectors <= MOST_VECTORS:
             raise InputError(f"{weights.name}: {vectors} vectors; allowed are 1 to {MOST_VECTORS}")
         entries = entries_of(weights)
         self.weights, self.shape = weights, entries.shape
-        self.formats = likely_formats(entries, vectors=vectors) if formats is None else formats
+        if formats is None:
+            formats = choose(entries) if vectors == 1 else likely_formats(entries, vectors=vectors)
+        self.formats = formats
         if len(self.formats) != weights.levels or (vectors > 1 and set(self.formats) != {"index"}):
             raise InputError(f"{weights.name}: formats {self.formats} for {weights.levels} levels, {vectors} vectors")
         rows, columns = self.shape

@@ -29,10 +29,22 @@ def pattern_of(mask: NDArray[np.bool_]) -> Pattern | None:
     for kept, group in nm_kernel.PATTERNS:
         whole = columns // group * group
         rest = mask[:, whole:].sum(axis=1)
+        if not whole or group * np.count_nonzero(mask[:, :whole]) != kept * whole * len(mask):
+            continue  # the cheaper look comes first: hardly any mask holds as many ones by chance
         exact = mask[:, :whole].reshape(len(mask), -1, group).sum(axis=2) == kept
-        if whole and exact.all() and rest.max(initial=0) <= kept:
+        if exact.all() and rest.max(initial=0) <= kept:
             return kept, group
     return None
+
+
+def few_numbers(values: Floats) -> bool:
+    """True if 4-bit codes can stand for the values and for zero."""
+    return len(_numbers(values)) <= _CODES
+
+
+def _numbers(values: Floats) -> Floats:
+    """The different values, and 0, which fills the last group up."""
+    return np.unique(np.append(values, np.float32(0)))
 
 
 class PatternRows:
@@ -46,7 +58,7 @@ class PatternRows:
             raise InputError(f"stream {stream} is no pattern of {nm_kernel.PATTERNS}")
         self.streams: tuple[int, ...] = (stream,)
         dense = chosen.dense()
-        numbers = np.unique(np.append(chosen.value, np.float32(0)))  # 0 fills the last group up
+        numbers = _numbers(chosen.value)
         self.coded = len(numbers) <= _CODES
         self._kernel = nm_kernel.KERNELS[(*pattern, self.coded)]
         table = np.resize(numbers, _CODES).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from ..lanes_kernel import HAS_PERMUTES
@@ -11,6 +12,8 @@ from .row_parts import Entries
 #: index: 16-bit columns; mask: a bit per weight; pattern: N of M, positions of a few bits.
 Format = Literal["index", "mask", "pattern"]
 Formats = tuple[Format, ...]
+#: Which formats a matrix takes for products with one vector.
+RowChooser = Callable[[Entries], Formats]
 #: Density of a stream from which a bit per weight is faster than a column per non-zero: 16 columns cost an expansion and
 #: a multiply-add, whatever they hold (about 3 cycles on Zen 4, where a non-zero by its column costs 0.7).
 MASK_DENSITY = 0.28

@@ -1,23 +1,98 @@
-"""Measuring which formats run a matrix fastest over all levels on this machine, for products with one vector."""
+"""Measuring which formats run a matrix fastest over all levels on this machine, for products with one vector.
+
+What was measured for a network's layers is kept for later processes, see ``kept``.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
+from .....workloads.layers import Layer
 from .....workloads.nesting import NestedWeights
-from ..planner import PROMISING, REPEATS
+from .....workloads.network import Network
+from ..kept import kept_file, read_table, write_table
+from ..planner import PROMISING, REPEATS, Progress
 from ..team import Call
 from .fully_connected import RowProduct
-from .nm_rows import pattern_of
-from .row_formats import Formats, likely_formats
+from .nm_rows import few_numbers, pattern_of
+from .row_formats import Format, Formats, likely_formats
 from .row_parts import Entries, entries_of
 
 #: Ratio of two CPU times up to which they count as equal: runs on a busy machine scatter by about as much.
 SCATTER = 1.1
 _FREE = (np.float32(-np.inf), np.float32(np.inf))
+
+
+class RowPlanner:
+    """Chooses formats of fully connected layers. ``choose`` is a ``row_formats.RowChooser``; what was never measured gets
+    the likely ones.
+
+    Parameters
+    ----------
+    folder : where choices are kept; default: the user's cache folder. It need not be writable.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file = kept_file("rows", folder)
+        self._formats = read_table(self._file, _formats)
+
+    @property
+    def measured(self) -> int:
+        """Layers whose formats were measured."""
+        return len(self._formats)
+
+    def choose(self, entries: Entries) -> Formats:
+        """The measured formats of a matrix, or the likely ones."""
+        known = self._formats.get(row_key(entries)) if self._formats else None
+        return likely_formats(entries) if known is None or len(known) != entries.levels else known
+
+    def tune(self, network: Network, progress: Progress = lambda done, total: None) -> bool:
+        """Measure every fully connected layer with one vector that was not measured yet, one thread, and keep the formats.
+
+        Returns False if they could not be written (they hold for this object all the same).
+        """
+        todo: dict[str, NestedWeights] = {}
+        for layer in network.layers:
+            if runs_by_rows(layer):
+                key = row_key(entries_of(network.weights[layer.name]))
+                if key not in self._formats:
+                    todo.setdefault(key, network.weights[layer.name])
+        for done, (key, weights) in enumerate(todo.items(), start=1):
+            self._formats[key] = measured_formats(weights)
+            progress(done, len(todo))
+        return not todo or write_table(self._file, self._formats)
+
+
+def runs_by_rows(layer: Layer) -> bool:
+    """True for a fully connected layer that multiplies one vector: any number more has one format only."""
+    return layer.op == "linear" and (layer.gemm is None or layer.gemm.m == 1)
+
+
+def row_key(entries: Entries) -> str:
+    """What the formats depend on: the matrix's size, every stream's density (to 1 %), its exact pattern, and whether its
+    values are few enough for codes."""
+    size = entries.shape[0] * entries.shape[1]
+    streams: list[Any] = []
+    for stream in range(entries.levels):
+        own = entries.of({stream})
+        pattern = pattern_of(own.mask())
+        codes = pattern is not None and few_numbers(own.value)
+        streams.append([round(len(own.value) / size, 2), pattern, codes])
+    return json.dumps([*entries.shape, streams])
+
+
+def _formats(kept: Any) -> Formats:
+    """Formats as JSON has them; ValueError or TypeError for anything else."""
+    found: Formats = tuple(kept)
+    if not set(found) <= set(get_args(Format)):
+        raise ValueError(f"no such formats: {found}")
+    return found
 
 
 def measured_formats(weights: NestedWeights) -> Formats:
