@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -97,11 +98,18 @@ def test_nan_and_infinity_reach_what_they_must(drawn: tuple[Case, Choice, int], 
     check_wrong_value(drawn, value, place)
 
 
+#: Every width with one number of levels and every number of levels with one width; the others take a minute to compile.
+EVERYDAY = {(vectors, 4) for vectors in VECTORS} | {(7, levels) for levels in channel_groups_kernel.LEVELS}
+EVERY = [
+    pytest.param(*entry, marks=() if entry in EVERYDAY else pytest.mark.long)
+    for entry in itertools.product(VECTORS, channel_groups_kernel.LEVELS)
+]
+
+
 @compiled
-@pytest.mark.parametrize("levels", channel_groups_kernel.LEVELS)
-@pytest.mark.parametrize("vectors", VECTORS)
+@pytest.mark.parametrize(("vectors", "levels"), EVERY)
 def test_every_compiled_kernel(vectors: int, levels: int) -> None:
-    assert {width for width, _ in channel_groups_kernel.KERNELS} == set(VECTORS)
+    assert set(channel_groups_kernel.KERNELS) == set(itertools.product(VECTORS, channel_groups_kernel.LEVELS))
     layer = conv("c", "input", C=27, H=2, W=8 * vectors, K=5, R=1)
     case = laddered(make_case(layer, vectors, residual=True), 8, (6, 4, 2, 1))
     expected, bound = case.expected(4 - levels)

@@ -102,9 +102,15 @@ def test_whole_numbers_are_exact(drawn: tuple[Case, str, int, int, int]) -> None
     np.testing.assert_array_equal(run(case, kind, vectors, level=level, window=window), case.expected(level)[0])
 
 
+#: Further levels are another loop, compiled in one more second for each width.
+EVERY = [
+    pytest.param(vectors, levels, marks=pytest.mark.long if levels > 4 and vectors not in (1, 7) else ())
+    for vectors, levels in itertools.product(VECTORS, (2, 6))
+]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("vectors", VECTORS)
-@pytest.mark.parametrize("levels", [2, 6])
+@pytest.mark.parametrize(("vectors", "levels"), EVERY)
 def test_every_compiled_kernel(kind: str, vectors: int, levels: int) -> None:
     """A row of positions that the width divides: every kernel module's every entry runs."""
     layer = conv("c", "input", C=19, H=2, W=8 * vectors, K=5, R=1)

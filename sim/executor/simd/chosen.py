@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # products of reduced formats are loaded where one is chosen:
 
     #: A product at every level, called as ``product.Product`` is.
     AnyProduct = Product | CodedProduct | HalfProduct | Bf16Product
+    #: One level of a product run densely.
+    AnyDense = DenseProduct | Bf16Product
 
 
 def product_for(
@@ -64,12 +66,25 @@ def dense_call(
     **common: Any,
 ) -> Call:
     """The call that runs a level of ``product`` densely, from its planes; ``common``: bias, clamp, residual."""
+    found = dense_for(product, weights, level, dense=dense, threads=threads)
+    return call_of(found, level, x=x, out=out, threads=threads, **common)
+
+
+def dense_for(
+    product: AnyProduct, weights: NestedWeights, level: int, *, dense: Dense, threads: int = 1
+) -> AnyDense:
+    """What runs a level of ``product`` densely: it holds the level's weights once more, for any number of calls."""
     if dense.fmt == "bfloat16":
         from .reduced.bf16_product import Bf16Product
 
-        words = Bf16Product(
-            product.layer, weights, product.source, product.target, vectors=dense.vectors, dense=level, threads=threads
-        )
-        return words.call(x, out, level=level, works=[words.new_work() for _ in range(threads)], **common)
-    floats = DenseProduct(product, weights, level, vectors=dense.vectors, threads=threads)
-    return floats.call(x, out, works=[floats.new_work() for _ in range(threads)], **common)
+        places = (product.layer, weights, product.source, product.target)
+        return Bf16Product(*places, vectors=dense.vectors, dense=level, threads=threads)
+    return DenseProduct(product, weights, level, vectors=dense.vectors, threads=threads)
+
+
+def call_of(found: AnyDense, level: int, *, x: Floats, out: Floats, threads: int = 1, **common: Any) -> Call:
+    """The call of a dense ``level`` with scratch memory of its own; ``common``: bias, clamp, residual."""
+    works: list[Any] = [found.new_work() for _ in range(threads)]
+    if isinstance(found, DenseProduct):
+        return found.call(x, out, works=works, **common)
+    return found.call(x, out, level=level, works=works, **common)

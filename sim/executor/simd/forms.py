@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Scratch(NamedTuple):
-    """Memory of one thread: vectors of operands and of sums, in tiles, and int64 stream pointers."""
+    """Memory of one thread: vectors of operands and of sums, in tiles, and int64 places of streams."""
 
     operands: int
     sums: int
@@ -73,7 +73,7 @@ class Plain:
 
     def scratch(self, streams: LevelStreams) -> Scratch:
         operands = {"windowed": self.choice.window, "direct": 1, "packed": self.reduction.size}[self.choice.kind]
-        return Scratch(operands, streams.rows_total if self.windows else 1, 2 * streams.levels)
+        return Scratch(operands, streams.rows_total if self.windows else 1, streams.levels)
 
     def sizes(self, streams: LevelStreams) -> tuple[int, ...]:
         middle = self.choice.window if self.windows else self.choice.kind == "packed"

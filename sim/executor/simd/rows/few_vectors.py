@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from .....workloads.errors import InputError
 from .....workloads.layers import conv
 from .....workloads.nesting import NestedWeights
-from ..chosen import dense_call, product_for
+from ..chosen import call_of, dense_for, product_for
 from ..loading import bound, load_kernels
 from ..planes import Floats, PlaneLayout
 from ..prior import likely_plan
@@ -18,6 +19,7 @@ from .fully_connected import MOST_VECTORS, RowProduct
 from .row_formats import RowChooser, likely_formats
 
 if TYPE_CHECKING:
+    from ..chosen import AnyDense
     from ..network import Chooser
 
 
@@ -36,31 +38,32 @@ class PlaneRows:
         source, target = PlaneLayout(columns, 1, vectors, 0), PlaneLayout(rows, 1, vectors, 0)
         self.plan = choose(layer, weights, source, target)
         self._product = product_for(layer, weights, source, target, choice=self.plan.sparse, threads=threads)
-        self._works: list[Any] = [self._product.new_work() for _ in range(threads)]
+        self._dense: dict[int, AnyDense] = {}
+        self.weights, self._threads = weights, threads
+        self._allocate()
+
+    def _allocate(self) -> None:
+        source, target = self._product.source, self._product.target
+        self._works: list[Any] = [self._product.new_work() for _ in range(self._threads)]
         self._x, self._out = source.new(), target.new()
         self.inputs: Floats = source.view(self._x)[:, 0]
         self.outputs: Floats = target.view(self._out)[:, 0]
-        self.weights, self._threads = weights, threads
+
+    def twin(self) -> PlaneRows:
+        """The same product with inputs, outputs and scratch memory of its own; weights are shared."""
+        other = copy(self)
+        other._allocate()
+        return other
 
     def calls(self, level: int, bias: Floats, clamp: tuple[np.float32, np.float32]) -> list[Call]:
         """The calls that compute ``outputs`` from ``inputs`` at ``level``."""
         self.weights.check_level(level)
+        product, threads, common = self._product, self._threads, {"bias": bias, "clamp": clamp}
         if level not in self.plan.dense_levels:
-            product, planes = self._product, (self._x, self._out)
-            return [product.call(*planes, level=level, bias=bias, clamp=clamp, works=self._works)]
-        common = {"bias": bias, "clamp": clamp}
-        return [
-            dense_call(
-                self._product,
-                self.weights,
-                level,
-                dense=self.plan.dense,
-                x=self._x,
-                out=self._out,
-                threads=self._threads,
-                **common,
-            )
-        ]
+            return [product.call(self._x, self._out, level=level, bias=bias, clamp=clamp, works=self._works)]
+        if level not in self._dense:
+            self._dense[level] = dense_for(product, self.weights, level, dense=self.plan.dense, threads=threads)
+        return [call_of(self._dense[level], level, x=self._x, out=self._out, threads=threads, **common)]
 
 
 def rows_for(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from .....workloads.errors import InputError
@@ -59,16 +61,25 @@ class RowProduct:
         self.formats = formats
         if len(self.formats) != weights.levels or (vectors > 1 and set(self.formats) != {"index"}):
             raise InputError(f"{weights.name}: formats {self.formats} for {weights.levels} levels, {vectors} vectors")
-        rows, columns = self.shape
-        width = 1 if vectors == 1 else next(w for w in WIDTHS if w >= vectors)
-        self.parts = _parts(entries, self.formats) if width == 1 else [FewRows(entries, width=width)]
+        self._vectors, self._threads = vectors, threads
+        self._width = 1 if vectors == 1 else next(w for w in WIDTHS if w >= vectors)
+        self.parts = _parts(entries, self.formats) if vectors == 1 else [FewRows(entries, width=self._width)]
+        self._allocate()
+
+    def _allocate(self) -> None:
+        (rows, columns), width, vectors = self.shape, self._width, self._vectors
         self._x: Floats = aligned(-(-columns // _COLUMNS) * _COLUMNS * width)
         self._out: Floats = aligned(-(-rows // _ROWS) * _ROWS * width)
         self.inputs: Floats = self._x[: columns * width].reshape(columns, width)[:, :vectors]
         self.outputs: Floats = self._out[: rows * width].reshape(rows, width)[:, :vectors]
         if vectors == 1:
             self.inputs, self.outputs = self.inputs[:, 0], self.outputs[:, 0]
-        self._threads = threads
+
+    def twin(self) -> RowProduct:
+        """The same product with inputs and outputs of its own; streams are shared."""
+        other = copy(self)
+        other._allocate()
+        return other
 
     @property
     def nbytes(self) -> int:
