@@ -46,7 +46,7 @@ from .formats_kernel import (
     window_sums,
 )
 
-#: Bytes of row numbers between a row and the one whose output is asked for meanwhile: 3 rows.
+#: Bytes of row numbers between a row and the one whose sums and output are asked for meanwhile: 3 rows.
 AHEAD = 12
 #: Bytes of reduction offsets between the operands being copied and the ones asked for meanwhile: 8 operands.
 COPY_AHEAD = 32
@@ -115,8 +115,10 @@ def windowed(fmt, vectors):
                     skip = read_u32(address(skips), 4 * ((block * windows + window) * stored + wanted - 1))
                 for i in range(skip, listed):
                     row = read_u32(row_at, 4 * i)
+                    later = read_u32(row_at, 4 * i + AHEAD)
+                    prefetch_read(vectors, sums + sum_bytes * later)
                     if ends:
-                        prefetch_write(out_lines, target + out_bytes * stride * read_u32(row_at, 4 * i + AHEAD))
+                        prefetch_write(out_lines, target + out_bytes * stride * later)
                     partial = opaque(sums + row * sum_bytes)
                     total = window_sums(fmt, vectors, partial)
                     for level in range(wanted):
