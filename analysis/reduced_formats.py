@@ -10,6 +10,7 @@ from ..workloads.errors import InputError
 if TYPE_CHECKING:
     from ..sim.executor import NetworkExecutor
     from ..sim.executor.observations import SelfCheck
+    from ..sim.executor.simd.network import PlaneNetwork
 
 #: Layers that a note names; of more it gives the number.
 _NAMED = 8
@@ -54,15 +55,7 @@ def _note(executor: NetworkExecutor, level: int, inputs: Any) -> str:
         by_format.setdefault(fmt, []).append(name)
     by_format.pop("float32", None)
     if not by_format:
-        allowed = " and ".join(executor.allow)
-        if all(product.layer.groups > 1 for product in executor.planes.products.values()):
-            return (
-                f"all layers run in float32: {allowed} exists for convolutions without groups, of which there are none"
-            )
-        return (
-            f"all layers run in float32: {allowed} is allowed, but neither measured nor sure to be faster "
-            "(`nestling bench --tune MODEL --allow ...` measures)"
-        )
+        return f"all layers run in float32: {_why_float32(executor.allow, executor.planes)}"
     total = sum(macs.values())
     parts = []
     for fmt, names in by_format.items():
@@ -76,11 +69,25 @@ def _note(executor: NetworkExecutor, level: int, inputs: Any) -> str:
     )
 
 
+def _why_float32(allow: tuple[str, ...], planes: PlaneNetwork) -> str:
+    from ..sim.executor.simd.planner import Planner
+
+    allowed, several = " and ".join(allow), len(allow) > 1
+    if all(product.layer.groups > 1 for product in planes.products.values()):
+        return f"{allowed} {'exist' if several else 'exists'} for convolutions without groups, of which there are none"
+    is_allowed = f"{allowed} {'are' if several else 'is'} allowed, but"
+    if Planner(allow=allow).knows(planes.network):
+        return f"{is_allowed} float32 was measured to be faster"
+    return f"{is_allowed} neither measured nor sure to be faster (`nestling bench --tune MODEL --allow ...` measures)"
+
+
 def failure(level: int, check: SelfCheck) -> str:
     """What a failed self-check says."""
-    text = (
+    if check.layer_share is not None:
+        return (
+            f"level {level}: layer '{check.layer}' differs from the dense reference by {check.layer_share:.3g} times the "
+            "bound of its number format"
+        )
+    return (
         f"level {level}: executor differs from the dense reference by {check.error:.2e}, allowed {check.tolerance:.0e}"
     )
-    if check.layer_share > 1:
-        text += f"; layer '{check.layer}' errs by {check.layer_share:.3g} times the bound of its number format"
-    return text

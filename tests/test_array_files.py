@@ -62,6 +62,7 @@ def test_memory_is_counted_over_all_arrays(tmp_path: Path) -> None:
     (pickle.dumps({"images": 1}), "not an array in NumPy's .npy format"),
     (npy_bytes(np.zeros(3))[:-1], "ends after 23 of 24 bytes"),
     (npy_bytes(np.zeros((0, 3))).replace(b"(0, 3)", b"(0, 9" + b"9" * 30 + b")"), "is no array's"),
+    (npy_bytes(np.zeros(1)).replace(b"(1,), }   ", b"(True,), }"), "not an array in NumPy's .npy format"),
     (npy_bytes(np.array([None])), "holds pickled objects, which are never read"),
 ])  # fmt: skip
 def test_what_is_no_array_is_refused_in_our_words(content: bytes, problem: str, tmp_path: Path) -> None:
@@ -84,6 +85,11 @@ def test_archives_of_another_kind(tmp_path: Path) -> None:
         changed = bytearray(plain)
         changed[at] = changed[central + at] = value
         path.write_bytes(changed)
+        with pytest.raises(InputError, match="an archive of a kind that is not read"):
+            read_npz(path)
+    for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("images.npy", npy_bytes(np.zeros(3)))
         with pytest.raises(InputError, match="an archive of a kind that is not read"):
             read_npz(path)
     with pytest.raises(InputError, match="no such file"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 from nestling.sim.executor import reference
 from nestling.sim.executor.executor import Executor
 from nestling.sim.executor.plan import TILE_ELEMENTS, make_plan
+from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import Gemm, Layer, conv, linear, output_size
 from nestling.workloads.nesting import NestedWeights
 from nestling.workloads.network import INPUT, Network
+
+Run = Callable[[Executor, np.ndarray, int | list[int]], np.ndarray]
+#: What the network supports, planes unless the compiler is switched off; and the portable kernels.
+WAYS: tuple[Run, ...] = (Executor.run, Executor.run_portable)
 
 
 def network_of(*layers: Layer, levels: int = 3, seed: int = 0, integers: bool = False) -> Network:
@@ -75,10 +80,11 @@ def branching() -> Executor:
     return Executor(network_of(*branching_layers(), levels=4))
 
 
+@pytest.mark.parametrize("run", WAYS)
 @pytest.mark.parametrize("level", [0, 1, 2, 3, [0, 0, 1, 3, 2, 0]])
-def test_branching_network_equals_the_reference(branching: Executor, level: int | list[int]) -> None:
+def test_branching_network_equals_the_reference(branching: Executor, level: int | list[int], run: Run) -> None:
     images = images_for((2, 11, 11), 19)
-    found = branching.run(images, level)
+    found = run(branching, images, level)
     expected = reference.forward(branching.network, images, level)
     assert found.dtype == np.float32
     # Sums have at most 360 products: worst case 362 * 2**-24 = 2.2e-5 of the products' magnitudes; errors cancel.
@@ -114,7 +120,9 @@ def test_integer_networks_are_exact_at_every_level(
     executor = Executor(network)
     images = images_for((6, H, H), 3, seed=seed, integers=True)
     for level in range(levels):
-        np.testing.assert_array_equal(executor.run(images, level), reference.forward(network, images, level))
+        expected = reference.forward(network, images, level)
+        for run in WAYS:
+            np.testing.assert_array_equal(run(executor, images, level), expected)
 
 
 def test_all_zero_level_leaves_the_biases() -> None:
@@ -123,8 +131,9 @@ def test_all_zero_level_leaves_the_biases() -> None:
     weights = NestedWeights(values=np.ones(keep.shape, np.float32), keep=keep, levels=2)
     bias = np.arange(6, dtype=np.float32).reshape(2, 3)
     executor = Executor(Network("zero", (layer,), {"c": weights}, {"c": bias}))
-    found = executor.run(images_for((2, 5, 5), 1), 1).reshape(3, 25)
-    np.testing.assert_array_equal(found, np.repeat(bias[1], 25).reshape(3, 25))
+    for run in WAYS:
+        found = run(executor, images_for((2, 5, 5), 1), 1).reshape(3, 25)
+        np.testing.assert_array_equal(found, np.repeat(bias[1], 25).reshape(3, 25))
     assert executor.macs(1) == {"c": 0}
 
 
@@ -137,7 +146,7 @@ def test_planes_larger_than_a_tile() -> None:
     executor = Executor(network)
     assert executor.plan.steps[0].tile_rows * 46 <= TILE_ELEMENTS < 70 * 46
     images = images_for((2, 70, 45), 2, integers=True)
-    np.testing.assert_array_equal(executor.run(images, 0), reference.forward(network, images, 0))
+    np.testing.assert_array_equal(executor.run_portable(images, 0), reference.forward(network, images, 0))
 
 
 def test_layers_of_row_vectors_and_products_of_inputs() -> None:
@@ -151,7 +160,8 @@ def test_layers_of_row_vectors_and_products_of_inputs() -> None:
     rows = images.reshape(2, 3, 4)
     expected = reference.forward(network, rows, 1)
     executor = Executor(network)
-    np.testing.assert_array_equal(executor.run(images, 1), expected)
+    for run in WAYS:
+        np.testing.assert_array_equal(run(executor, images, 1), expected)
     assert executor.capture(images, 1)["b"].channel_nonzeros.shape == (4,)
     assert executor.check(images, 1).error == 0
 
@@ -161,29 +171,61 @@ def test_a_level_reads_only_its_prefix() -> None:
     executor = Executor(network)
     images = images_for((2, 11, 11), 4)
     for level in (1, 2, 3):
-        clean = executor.run(images, level)
+        clean = executor.run_portable(images, level)
         for rows in executor.store.layers.values():
             for r, end in enumerate(rows.row_end[level]):
                 rows.values[end : rows.row_end[0, r]] = np.nan
-        np.testing.assert_array_equal(executor.run(images, level), clean)
+        np.testing.assert_array_equal(executor.run_portable(images, level), clean)
         assert not np.isnan(clean).any()
         executor = Executor(network)
-    with_tail = executor.run(images, 0)
+    with_tail = executor.run_portable(images, 0)
     executor.store.values[:] = np.nan
-    assert np.isnan(executor.run(images, 0)).any()
+    assert np.isnan(executor.run_portable(images, 0)).any()
     assert not np.isnan(with_tail).any()
 
 
-def test_threads_and_groups_do_not_change_a_bit(branching: Executor) -> None:
+@pytest.mark.parametrize("run", WAYS)
+def test_threads_and_groups_do_not_change_a_bit(branching: Executor, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nestling.sim.executor.executor.SHARED_MACS", 0)
     images = images_for((2, 11, 11), 37)
-    one = branching.run(images, 1)
-    parallel = Executor(branching.network, threads=2)
-    np.testing.assert_array_equal(parallel.run(images, 1), one)
-    alone = np.concatenate([branching.run(images[i : i + 1], 1) for i in range(37)])
+    one = run(branching, images, 1)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(run(Executor(branching.network, threads=threads), images, 1), one)
+    alone = np.concatenate([run(branching, images[i : i + 1], 1) for i in range(37)])
     np.testing.assert_array_equal(alone, one)
+
+
+def test_threads_count_the_same_activations(branching: Executor) -> None:
+    images, parallel = images_for((2, 11, 11), 37), Executor(branching.network, threads=2)
     counts, expected = parallel.capture(images, 1), branching.capture(images, 1)
     for name, count in expected.items():
         np.testing.assert_array_equal(counts[name].channel_nonzeros, count.channel_nonzeros)
+
+
+@pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
+@pytest.mark.parametrize("shared_macs", [0, 1 << 40])
+def test_batches_are_single_images_on_planes(
+    branching: Executor, shared_macs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nestling.sim.executor.executor.SHARED_MACS", shared_macs)
+    images, parallel = images_for((2, 11, 11), 21), Executor(branching.network, threads=3)
+    assert branching.planes is not None
+    for level in (0, 2, [0, 0, 1, 3, 2, 0]):
+        alone = np.stack([branching.planes.run(image, level) for image in images])
+        np.testing.assert_array_equal(parallel.run(images, level), alone)
+    assert parallel.deviation(images, 0).error == 0  # none where no format is allowed
+
+
+@pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
+@pytest.mark.parametrize("portable", [False, True])
+def test_the_check_sees_both_kinds_of_kernels(portable: bool) -> None:
+    executor = Executor(network_of(*branching_layers(), levels=4))
+    images = images_for((2, 11, 11), 3)
+    assert executor.check(images, 0).passed
+    assert executor.planes is not None  # the compiler is on
+    values = executor.store.values if portable else executor.planes.products["half"].streams.values
+    values *= 1.01
+    assert not executor.check(images, 0).passed
 
 
 def test_live_tensors_never_share_memory() -> None:

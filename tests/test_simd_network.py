@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from nestling.sim.executor.executor import TOLERANCE
 from nestling.sim.executor.simd.network import PlaneNetwork, unsupported
 from nestling.sim.executor.simd.planner import Planner
 from nestling.sim.executor.simd.product import Choice, LayerPlan
+from nestling.sim.executor.simd.team import Call
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.bundled import FASHION_SCALE, load_bundled
 from nestling.workloads.errors import InputError
-from nestling.workloads.layers import Layer, conv, linear
+from nestling.workloads.layers import Gemm, Layer, conv, linear
 from nestling.workloads.nesting import from_ranking
 from nestling.workloads.network import Network
 from nestling.workloads.zoo import build
@@ -144,6 +146,59 @@ def test_threads_change_no_bit() -> None:
         together = PlaneNetwork(network, threads=threads)
         for level in (0, 2, 1):
             np.testing.assert_array_equal(together.run(image, level), alone.run(image, level))
+
+
+def several_vectors(vectors: int) -> Network:
+    """A convolution, then fully connected layers of this many vectors."""
+    gemms = (Gemm(1, vectors, 6, 9), Gemm(1, vectors, 4, 6))
+    first = Layer(name="first", op="linear", C=9, K=6, gemm=gemms[0], sources=("input",), activation="relu")
+    second = Layer(name="second", op="linear", C=6, K=4, gemm=gemms[1], sources=("first",))
+    return filled(Network("vectors", (first, second)))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(zigzag(), (3, 19, 19)), (several_vectors(5), (5, 9, 1)), (several_vectors(20), (20, 9, 1))],
+)
+def test_twins_run_at_the_same_time_with_the_same_bits(
+    network: Network, shape: tuple[int, int, int], dense: bool
+) -> None:
+    plan = LayerPlan(Choice("direct", 1), 1, (0,) if dense else ())
+    first = PlaneNetwork(network, choose=lambda *_: plan)
+    twins = [first, first.twin(), first.twin()]
+    images = np.random.default_rng(2).standard_normal((60, *shape)).astype(np.float32)
+    for level in (0, 2):
+        alone = np.stack([first.run(image, level) for image in images])
+        found = np.zeros((3, *alone.shape), np.float32)
+        for twin in twins:
+            twin.prepare(level)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda twin, out, level=level: twin.run_batch(images, level, out), twins, found))
+        np.testing.assert_array_equal(found, np.broadcast_to(alone, found.shape))
+
+
+def test_twins_share_weights_and_no_tensor() -> None:
+    network = zigzag()
+    plan = LayerPlan(Choice("direct", 1), 1, (0,))
+    first = PlaneNetwork(network, choose=lambda *_: plan)
+    twin = first.twin()
+    for layer in network.layers:
+        assert not np.shares_memory(first.tensor(layer.name), twin.tensor(layer.name))
+    for name, product in first.products.items():
+        assert twin.products[name] is product
+    image = image_for(network)
+    before = first.run(image, 0)
+    last = first.tensor("fc").copy()
+    twin.run(image + 1, 0)
+    np.testing.assert_array_equal(first.tensor("fc"), last)
+    np.testing.assert_array_equal(twin.run(image, 0), before)
+    pairs = zip(first.steps(0), twin.steps(0), strict=True)
+    dense = [(a, b) for (_, a), (_, b) in pairs if isinstance(a, Call) and isinstance(b, Call) and a.extras]
+    assert len(dense) == len(first.products)
+    for one, other in dense:
+        assert np.shares_memory(one.arguments[1], other.arguments[1])  # the dense level's own copy of its weights
+        assert not np.shares_memory(one.extras[0][0][0], other.extras[0][0][0])
 
 
 def test_levels_may_differ_by_layer_and_change_between_runs() -> None:

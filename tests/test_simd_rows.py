@@ -378,6 +378,11 @@ def test_what_does_not_fit_says_so() -> None:
         BatchedLinear(weights, vectors=1, bias=np.zeros(2, np.float32))
     with pytest.raises(InputError, match=r"x has shape \(8,\), needed is \(1, 8\)"):
         BatchedLinear(weights, vectors=1).run(np.zeros(8, np.float32), 0)
+    for level in (0.5, "0", None):
+        with pytest.raises(InputError, match="no whole number"):
+            BatchedLinear(weights, vectors=1).run(np.zeros((1, 8), np.float32), level)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="x holds complex numbers"):
+        BatchedLinear(weights, vectors=1).run(np.zeros((1, 8), complex), 0)
     with pytest.raises(InputError, match="pattern"):
         CodedRows(
             np.zeros((2, 8), np.uint8),

@@ -26,6 +26,8 @@ Array = NDArray[np.generic]
 MAX_BYTES = 1 << 31
 #: Versions of the ``.npy`` header.
 _VERSIONS = ((1, 0), (2, 0), (3, 0))
+#: How ``numpy.savez`` and ``numpy.savez_compressed`` pack.
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Values are read in parts: a file that ends early has made us take no more memory than it fills.
 _PART_BYTES = 1 << 24
 
@@ -43,6 +45,8 @@ def read_npz(path: Path, *, left_bytes: int = MAX_BYTES) -> dict[str, Array]:
     try:
         with _opened(path) as file, zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
+                if entry.compress_type not in _PACKED:
+                    raise RuntimeError
                 with archive.open(entry) as stream:
                     array = _read(stream, left_bytes, where=f"{path}: {entry.filename}")
                 left_bytes -= array.nbytes
@@ -59,7 +63,10 @@ def read_npz(path: Path, *, left_bytes: int = MAX_BYTES) -> dict[str, Array]:
 def read_npy(path: Path, *, left_bytes: int = MAX_BYTES) -> Array:
     """The array of an ``.npy`` file; writable. Errors as :func:`read_npz`."""
     with _opened(path) as stream:
-        return _read(stream, left_bytes, where=str(path))
+        try:
+            return _read(stream, left_bytes, where=str(path))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -100,6 +107,8 @@ def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dt
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on headers that Python 2 wrote
             shape, fortran, dtype = read_header(stream)
+        if any(type(length) is not int for length in shape):
+            raise TypeError
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
         raise InputError(f"{where}: not an array in NumPy's .npy format") from None
     return shape, fortran, dtype

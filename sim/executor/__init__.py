@@ -23,7 +23,7 @@ class NetworkExecutor(Protocol):
 
     @property
     def planes(self) -> PlaneNetwork | None:
-        """What runs single inferences; None where they run as batches do."""
+        """What runs single inferences, and batches of networks without a graph; None where there is no kernel for a layer."""
         ...
 
     @property
@@ -76,8 +76,8 @@ class NetworkExecutor(Protocol):
 def executor_for(network: Network, *, threads: int = 1, allow: Iterable[str] = ()) -> NetworkExecutor:
     """The executor that runs ``network``: operator by operator where it carries a graph, else layer by layer.
 
-    ``allow``: reduced formats, "bfloat16" or "float16", that layers may run in. All images then run on planes, one thread,
-    so that accuracy is that of what latency is measured with.
+    ``allow``: reduced formats, "bfloat16" or "float16", that layers may run in. All images then run on planes, a graph's on
+    one thread, so that accuracy is that of what latency is measured with.
 
     Raises
     ------

@@ -298,7 +298,7 @@ class GraphExecutor:
         Raises
         ------
         InputError
-            as ``run``.
+            as ``run``, and for inputs whose values leave the range of a reduced format.
         """
         levels, worst, error = self.store.by_layer(level), 0.0, 0.0
         feeds = feeds_of(self.graph, inputs)
@@ -309,8 +309,8 @@ class GraphExecutor:
                 found = walk.run(feed, compared)[self.graph.outputs[0]]
                 worst, error = max(worst, compared.error), max(error, self._plane_error(feed, levels, found))
         if self.allow and self.planes is not None and worst <= TOLERANCE:
-            image, one = next(iter(feeds[0].values())), _plane_levels(self.planes, levels)
-            return reduced_check(self.planes, image, one, error=error, worst_case=self.store.rounding_bound)
+            images, one = [next(iter(feed.values())) for feed in feeds], _plane_levels(self.planes, levels)
+            return reduced_check(self.planes, images, one, error=error, worst_case=self.store.rounding_bound)
         return SelfCheck(error=max(worst, error), tolerance=TOLERANCE, worst_case=self.store.rounding_bound)
 
     def deviation(self, inputs: GraphInputs, level: Level) -> Deviation:

@@ -70,9 +70,7 @@ def dense_call(
     return call_of(found, level, x=x, out=out, threads=threads, **common)
 
 
-def dense_for(
-    product: AnyProduct, weights: NestedWeights, level: int, *, dense: Dense, threads: int = 1
-) -> AnyDense:
+def dense_for(product: AnyProduct, weights: NestedWeights, level: int, *, dense: Dense, threads: int = 1) -> AnyDense:
     """What runs a level of ``product`` densely: it holds the level's weights once more, for any number of calls."""
     if dense.fmt == "bfloat16":
         from .reduced.bf16_product import Bf16Product

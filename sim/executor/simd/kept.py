@@ -1,7 +1,8 @@
 """What this machine measured, kept from one process to the next: files of the user's cache folder.
 
 A file's name says what its content depends on: processor, its features, the versions of NumPy, Numba and llvmlite, and the
-source of the kernels. A new version measures anew; nothing is stale. Files are replaced as a whole, damaged ones ignored.
+source of the kernels and of what lays out their operands. A new version measures anew; nothing is stale. Files are replaced
+as a whole, damaged ones ignored.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ....workloads.weights_file import write_atomically
 from .vectors_kernel import MACHINE
 
 T = TypeVar("T")
+#: Modules beside the kernels that decide what a kernel reads, and thereby what a measured choice means.
+_LAYOUT_MODULES = ("phases.py", "planes.py", "product.py", "streams.py", "structure.py")
 
 
 def kept_file(kind: str, folder: Path | None = None) -> Path:
@@ -35,13 +38,14 @@ def read_table(file: Path, value: Callable[[Any], T]) -> dict[str, T]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return {key: value(entry) for key, entry in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # the last: lists nested by the thousand
         return {}
 
 
-def write_table(file: Path, table: Mapping[str, Any]) -> bool:
-    """Keep a table; see :func:`write_kept`."""
-    return write_kept(file, json.dumps(table))
+def write_table(file: Path, table: Mapping[str, T], value: Callable[[Any], T]) -> bool:
+    """Keep a table, beside what other processes have kept since it was read; ``value``: see :func:`read_table`, see also
+    :func:`write_kept`."""
+    return write_kept(file, json.dumps({**read_table(file, value), **table}))
 
 
 def write_kept(file: Path, content: str) -> bool:
@@ -61,13 +65,19 @@ def environment_key() -> str:
 
 def _kernel_sources() -> list[str]:
     folder = Path(__file__).parent
-    return [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*kernel*.py"))]
+    found = [*sorted(folder.rglob("*kernel*.py")), *(folder / name for name in _LAYOUT_MODULES)]
+    return [path.read_text(encoding="utf-8") for path in found]
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this program (XDG base directories; %LOCALAPPDATA% on Windows)."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", str(Path.home()))
-    else:
-        base = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    return Path(base) / "nestling"
+    """The user's cache folder of this program (XDG base directories; %LOCALAPPDATA% on Windows). An empty variable is none.
+    Without a home folder: one below the null device, from which nothing is read and where nothing can be written."""
+    windows = sys.platform == "win32"
+    base = os.environ.get("LOCALAPPDATA" if windows else "XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "nestling"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(os.devnull)
+    return (home if windows else home / ".cache") / "nestling"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +18,9 @@ from ..plan import make_plan
 from ..store import Level, given_levels
 from . import gate_kernel, packing_kernel
 from .arrangement import fused_sums, layouts, place
-from .chosen import dense_call, product_for
+from .chosen import call_of, dense_for, product_for
 from .loading import bound, load_kernels, silent
-from .planes import Floats, PlaneLayout
+from .planes import Floats, PlaneLayout, real_floats
 from .pooling import Pooling
 from .prior import likely_plan
 from .product import LayerPlan
@@ -29,7 +31,8 @@ from .team import Call, Team, call
 from .vectors_kernel import COMPILES
 
 if TYPE_CHECKING:
-    from .chosen import AnyProduct
+    from .chosen import AnyDense, AnyProduct
+    from .rows.fully_connected import RowProduct
 
 #: Which kernels run a convolution: called with the layer, its weights, source and target layout.
 Chooser = Callable[[Layer, NestedWeights, PlaneLayout, PlaneLayout], LayerPlan]
@@ -42,16 +45,6 @@ _GATES = {
     "gelu": gate_kernel.GELU,
     "sigmoid": gate_kernel.SIGMOID,
     "tanh": gate_kernel.TANH,
-}
-#: Kinds of NumPy types that are no image, in words.
-_NOT_REAL = {
-    "c": "complex numbers",
-    "O": "objects",
-    "U": "text",
-    "S": "bytes",
-    "V": "records",
-    "M": "dates",
-    "m": "times",
 }
 
 
@@ -93,7 +86,6 @@ class PlaneNetwork:
         self.input_shape = make_plan(network).input_shape
         self._fused = fused_sums(network)
         self._layouts = layouts(network, self.input_shape)
-        self._team = Team(threads)
         self.plans: dict[str, LayerPlan] = {}
         self.products = {x.name: self._product(x, choose) for x in network.layers if x.op in CONV_OPS}
         self._poolings = {
@@ -101,7 +93,6 @@ class PlaneNetwork:
             for x in network.layers
             if x.op in ("maxpool", "avgpool")
         }
-        self._buffers, self._phases, self._shared = place(network, self._layouts, self._fused, self._packed())
         self._rows = {
             x.name: rows_for(
                 network.weights[x.name], vectors=_vectors(x), threads=threads, choose=choose, choose_rows=choose_rows
@@ -109,8 +100,37 @@ class PlaneNetwork:
             for x in network.layers
             if x.op == "linear"
         }
+        self._dense: dict[tuple[str, int], AnyDense] = {}
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """What no two runs may share: tensors, scratch memory, and the programs that are bound to them."""
+        self._buffers, self._phases, self._shared = place(self.network, self._layouts, self._fused, self._packed())
         self._works: dict[str, list[Any]] = {}
         self._programs: dict[tuple[int, ...], Program] = {}
+        self._team = Team(self.threads)
+        # Views that a small network would spend a tenth of its time on making.
+        self._inside, self._outcome = self.tensor(INPUT), self.tensor(self.network.layers[-1].name)
+
+    def twin(self) -> PlaneNetwork:
+        """The same network with memory for its own tensors: both may run at the same time, once each is prepared.
+
+        Weights, plans and kernels are shared: a twin takes an arena and scratch memory, and gives the same bits.
+        """
+        other = copy(self)
+        other._rows = {name: row.twin() for name, row in self._rows.items()}
+        other._allocate()
+        return other
+
+    def prepare(self, level: Level) -> None:
+        """Load kernels and make the program of a level, which its first run would do.
+
+        Raises
+        ------
+        InputError
+            for a level that does not exist.
+        """
+        self._program(level)
 
     def run(self, image: ArrayLike, level: Level) -> Floats:
         """Output of one image, (C, H, W) or flat, of any real type: the last layer's, float32, flattened.
@@ -123,14 +143,31 @@ class PlaneNetwork:
         InputError
             for a level that does not exist, an image of another size, or values that are not real numbers of float32's range.
         """
-        program, values = self._program(level), _floats(image)
-        layout = self._layouts[INPUT]
-        if values.size != np.prod(self.input_shape) or not _same_axes(values.shape, self.input_shape):
+        program, values = self._program(level), real_floats(image, "image", "(C, H, W) or flat")
+        if values.size != self._inside.size or not _same_axes(values.shape, self.input_shape):
             raise InputError(f"image has shape {values.shape}; network '{self.network.name}' needs {self.input_shape}")
-        layout.view(self._buffers[INPUT])[:] = values.reshape(layout.channels, layout.height, layout.width)
+        return self._infer(program, values.reshape(self._inside.shape)).reshape(-1).copy()
+
+    def run_batch(self, images: Floats, level: Level, outputs: Floats) -> None:
+        """Write the outputs of ``images``, float32 (N, elements), to ``outputs``, float32 (N, elements), contiguous: those
+        of :meth:`run`, bit by bit. Images go through one after the other; shapes and types are not checked.
+
+        Raises
+        ------
+        InputError
+            for a level that does not exist.
+        """
+        program, count = self._program(level), len(images)
+        inputs, results = images.reshape(count, *self._inside.shape), outputs.reshape(count, *self._outcome.shape)
+        for image, result in zip(inputs, results, strict=True):
+            result[:] = self._infer(program, image)
+
+    def _infer(self, program: Program, image: Floats) -> Floats:
+        """The last layer's output (channels, height, width) where it stands, for an image of the input's shape."""
+        self._inside[:] = image
         program.rewind()
         self._team.together(program.run)
-        return self.tensor(self.network.layers[-1].name).reshape(-1).copy()
+        return self._outcome
 
     def tensor(self, name: str) -> Floats:
         """A layer's output (channels, height, width) as the last run left it, unless its memory was used again."""
@@ -230,8 +267,10 @@ class PlaneNetwork:
         """The sparse product, or the dense one where the plan says so."""
         product, plan = self.products[layer.name], self.plans[layer.name]
         if level in plan.dense_levels:
-            weights = self.network.weights[layer.name]
-            return dense_call(product, weights, level, dense=plan.dense, x=x, out=out, threads=self.threads, **common)
+            key, weights = (layer.name, level), self.network.weights[layer.name]
+            if key not in self._dense:
+                self._dense[key] = dense_for(product, weights, level, dense=plan.dense, threads=self.threads)
+            return call_of(self._dense[key], level, x=x, out=out, threads=self.threads, **common)
         works = self._works.setdefault(layer.name, [])
         works += [product.new_work() for _ in range(self.threads - len(works))]
         return product.call(x, out, level=level, works=works, **common)
@@ -243,6 +282,11 @@ class PlaneNetwork:
             return layer, None
         return total, next(s for s in total.sources if s != layer.name)
 
+    @property
+    def rows(self) -> Mapping[str, RowProduct | PlaneRows]:
+        """The products of fully connected layers."""
+        return self._rows
+
     def formats(self, level: Level) -> dict[str, str]:
         """What each weighted layer's operands are rounded to at ``level``, "float32" where they are not."""
         plans = self.plans | {name: row.plan for name, row in self._rows.items() if isinstance(row, PlaneRows)}
@@ -253,13 +297,8 @@ class PlaneNetwork:
         """A fully connected layer: its input's values in channel order, the product, its outputs in planes."""
         row, vectors = self._rows[layer.name], _vectors(layer)
         x, out = self.tensor(layer.sources[0]), self.tensor(layer.name)
-
-        def gather() -> None:
-            row.inputs[:] = x.reshape(vectors, -1).T.reshape(row.inputs.shape)
-
-        def scatter() -> None:
-            out[:] = row.outputs.T.reshape(out.shape)
-
+        gather = _copying(row.inputs, x, lambda x: x.reshape(vectors, -1).T.reshape(row.inputs.shape))
+        scatter = _copying(out, row.outputs, lambda outputs: outputs.T.reshape(out.shape))
         return [gather, *row.calls(level, self.bias(layer, level), clamp_of(layer.activation)), scatter]
 
     def bias(self, layer: Layer, level: int) -> Floats:
@@ -299,22 +338,12 @@ def unsupported(network: Network) -> list[str]:
     return problems
 
 
-def _floats(image: ArrayLike) -> Floats:
-    """An image's numbers as float32; nothing is copied where they are. Errors as :meth:`PlaneNetwork.run`."""
-    if isinstance(image, np.ndarray) and image.dtype == np.float32:
-        return image  # at once: a small network takes less than 100 us
-    try:
-        found = np.asarray(image)
-    except ValueError:
-        raise InputError("image is a nested list of uneven lengths; needed is one array, (C, H, W) or flat") from None
-    if found.dtype.kind not in "fiub":
-        kind = _NOT_REAL.get(found.dtype.kind, str(found.dtype))
-        raise InputError(f"image holds {kind}; needed are real numbers: floats, integers or booleans")
-    try:
-        with np.errstate(over="raise"):
-            return found.astype(np.float32, copy=False)
-    except FloatingPointError:
-        raise InputError(f"image is {found.dtype} with values beyond float32, {np.finfo(np.float32).max:.3g}") from None
+def _copying(target: Floats, source: Floats, arranged: Callable[[Floats], Floats]) -> Callable[[], None]:
+    """What copies ``arranged(source)``: where that is a view it is made once, since making it takes as long as a copy."""
+    once = arranged(source)
+    if np.may_share_memory(once, source):
+        return partial(np.copyto, target, once)
+    return lambda: np.copyto(target, arranged(source))
 
 
 def _same_axes(shape: tuple[int, ...], needed: tuple[int, ...]) -> bool:

@@ -14,7 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from ....workloads.errors import InputError
 
 #: float32 elements of a vector, a cache line.
 LANES = 16
@@ -26,6 +28,16 @@ SLACK = LANES * max(VECTORS)
 WASTE = 1.12
 
 Floats = NDArray[np.float32]
+#: Kinds of NumPy types that are no real numbers, in words.
+_NOT_REAL = {
+    "c": "complex numbers",
+    "O": "objects",
+    "U": "text",
+    "S": "bytes",
+    "V": "records",
+    "M": "dates",
+    "m": "times",
+}
 
 
 def aligned(elements: int, dtype: type[np.generic] = np.float32) -> NDArray[Any]:
@@ -111,3 +123,29 @@ def usable_vectors(positions: int) -> tuple[int, ...]:
     """Vectors per tile that waste, by rounding up to whole tiles, at most :data:`WASTE` more than the best."""
     covered = {v: -(-positions // (LANES * v)) * v for v in VECTORS}
     return tuple(v for v, vectors in covered.items() if vectors <= WASTE * min(covered.values()))
+
+
+def real_floats(values: ArrayLike, name: str, shape: str) -> Floats:
+    """``values`` as float32; nothing is copied where they are. ``name``, ``shape``: what they are and should be, for errors.
+
+    Raises
+    ------
+    InputError
+        for lists of uneven lengths, or values that are not real numbers of float32's range.
+    """
+    if isinstance(values, np.ndarray) and values.dtype == np.float32:
+        return values  # at once: a small network takes less than 100 us
+    try:
+        found = np.asarray(values)
+    except ValueError:
+        raise InputError(f"{name} is a nested list of uneven lengths; needed is one array, {shape}") from None
+    if found.dtype.kind not in "fiub":
+        kind = _NOT_REAL.get(found.dtype.kind, str(found.dtype))
+        raise InputError(f"{name} holds {kind}; needed are real numbers: floats, integers or booleans")
+    try:
+        with np.errstate(over="raise"):
+            return found.astype(np.float32, copy=False)
+    except FloatingPointError:
+        raise InputError(
+            f"{name} is {found.dtype} with values beyond float32, {np.finfo(np.float32).max:.3g}"
+        ) from None

@@ -21,10 +21,11 @@ from .arrangement import layouts
 from .chosen import dense_call, product_for
 from .kept import kept_file, read_table, write_table
 from .planes import PlaneLayout
-from .prior import candidates, dense_candidates, likely_plan
+from .prior import candidates, dense_candidates, likely_plan, whole_rows_fit
 from .product import DENSE_FORMATS, Choice, Dense, Kind, LayerPlan
 from .reduced.choices import (
     allowed_formats,
+    in_range,
     likely_reduced,
     permitted,
     reduced_candidates,
@@ -65,7 +66,7 @@ class Planner:
     def __init__(self, folder: Path | None = None, allow: Iterable[str] = ()) -> None:
         self.allow = allowed_formats(allow)
         self._file = kept_file("executor", folder)
-        self._plans = read_table(self._file, lambda plan: _plan(*plan))
+        self._plans = read_table(self._file, _plan)
 
     @property
     def measured(self) -> int:
@@ -75,9 +76,9 @@ class Planner:
     def choose(self, layer: Layer, weights: NestedWeights, source: PlaneLayout, target: PlaneLayout) -> LayerPlan:
         """The measured plan of a layer, or the likely one."""
         known = self._plans.get(layer_key(layer, weights, source, target, allow=self.allow))
-        if known is not None and permitted(known, self.allow):
+        if known is not None and self._usable(known, layer, weights, target):
             return known
-        return likely_reduced(likely_plan(layer, weights, source, target), target, self.allow)
+        return likely_reduced(likely_plan(layer, weights, source, target), target, in_range(weights, self.allow))
 
     def tune(self, network: Network, progress: Progress = lambda done, total: None) -> bool:
         """Measure every convolution of a network that has no measured plan yet, one thread, and keep the plans.
@@ -85,17 +86,34 @@ class Planner:
         Returns False if they could not be written (they hold for this object all the same).
         """
         found = layouts(network, make_plan(network).input_shape)
-        todo: dict[str, Layer] = {}
-        for layer in network.layers:
-            if layer.op in CONV_OPS:
-                key = self._key(network, layer, found)
-                if key not in self._plans:
-                    todo.setdefault(key, layer)
+        todo = self._unmeasured(network, found)
         for done, (key, layer) in enumerate(todo.items(), start=1):
             source, target = found[layer.sources[0]], found[layer.name]
             self._plans[key] = measured_plan(layer, network.weights[layer.name], source, target, allow=self.allow)
             progress(done, len(todo))
-        return not todo or write_table(self._file, self._plans)
+        return not todo or write_table(self._file, self._plans, _plan)
+
+    def knows(self, network: Network) -> bool:
+        """True if every convolution of a network has a measured plan."""
+        return not self._unmeasured(network, layouts(network, make_plan(network).input_shape))
+
+    def _unmeasured(self, network: Network, found: Mapping[str, PlaneLayout]) -> dict[str, Layer]:
+        """A convolution for each plan that is missing, by its key."""
+        todo: dict[str, Layer] = {}
+        for layer in network.layers:
+            if layer.op in CONV_OPS:
+                key = self._key(network, layer, found)
+                known, weights = self._plans.get(key), network.weights[layer.name]
+                if known is None or not self._usable(known, layer, weights, found[layer.name]):
+                    todo.setdefault(key, layer)
+        return todo
+
+    def _usable(self, plan: LayerPlan, layer: Layer, weights: NestedWeights, target: PlaneLayout) -> bool:
+        """True if a plan is one that could have been measured: files hold what others wrote."""
+        if not permitted(plan, self.allow) or plan.sparse not in _sparse_ways(layer, weights, target, self.allow):
+            return False
+        dense = not plan.dense_levels or plan.dense in _dense_ways(layer, weights, target, self.allow)
+        return dense and set(plan.dense_levels) <= set(range(weights.levels))
 
     def _key(self, network: Network, layer: Layer, found: Mapping[str, PlaneLayout]) -> str:
         weights = network.weights[layer.name]
@@ -112,10 +130,9 @@ def measured_plan(
 ) -> LayerPlan:
     """Run the candidates on random inputs. All levels share one store, so the least geometric mean over the levels wins;
     a level whose dense product is faster still is run densely. ``allow``: see :class:`Planner`."""
-    calls: dict[_Way, Call] = {}
+    allow, calls = in_range(weights, allow), dict[_Way, Call]()
     bias = np.zeros(layer.K, np.float32)
-    found = candidates(layer, target, structure_of(layer, weights))
-    found += reduced_candidates(reduced_kinds(layer, weights, allow), target)
+    found = _sparse_ways(layer, weights, target, allow)
     products: list[AnyProduct] = [product_for(layer, weights, source, target, choice=choice) for choice in found]
     x, out = products[0].planes.new(), target.new()
     x[:] = np.random.default_rng(0).standard_normal(x.size)
@@ -123,10 +140,19 @@ def measured_plan(
         works: list[Any] = [product.new_work()]
         for level in range(weights.levels):
             calls[choice, level] = product.call(x, out, level=level, bias=bias, works=works)
-    ways = [Dense(vectors) for vectors in dense_candidates(layer, target)]
-    for dense in ways + reduced_dense_candidates(layer, target, allow):
+    for dense in _dense_ways(layer, weights, target, allow):
         calls[dense, 0] = dense_call(products[0], weights, 0, dense=dense, x=x, out=out, bias=bias)
     return _least(calls, weights.levels)
+
+
+def _sparse_ways(layer: Layer, weights: NestedWeights, target: PlaneLayout, allow: Iterable[str]) -> list[Choice]:
+    found = candidates(layer, target, structure_of(layer, weights), whole_rows=whole_rows_fit(weights))
+    return found + reduced_candidates(reduced_kinds(layer, weights, allow), target)
+
+
+def _dense_ways(layer: Layer, weights: NestedWeights, target: PlaneLayout, allow: Iterable[str]) -> list[Dense]:
+    found = [Dense(vectors) for vectors in dense_candidates(layer, target)]
+    return found + reduced_dense_candidates(layer, target, in_range(weights, allow))
 
 
 def _least(calls: Mapping[_Way, Call], levels: int) -> LayerPlan:
@@ -174,6 +200,7 @@ def layer_key(
 ) -> str:
     """What a layer's plan depends on: its sizes, its densities (to 1 %), its masks' structure, the halos around it, and the
     reduced formats that it can have and the user allows."""
+    allow = in_range(weights, allow)
     sizes = (layer.C, layer.K, layer.P, layer.Q, layer.R, layer.S, layer.stride, layer.padding, layer.dilation)
     rounded = [round(float(d), 2) for d in weights.densities]
     dense = sorted({way.fmt for way in reduced_dense_candidates(layer, target, allow)})
@@ -181,12 +208,13 @@ def layer_key(
     return json.dumps([*sizes, layer.groups, source.halo, target.halo, rounded, structure_of(layer, weights), formats])
 
 
-def _plan(sparse: list[Any], vectors: int, levels: list[int], fmt: str) -> LayerPlan:
+def _plan(kept: Any) -> LayerPlan:
     """A plan as JSON has it; ValueError or TypeError for anything else."""
+    sparse, vectors, levels, fmt = kept
     choice = Choice(*sparse)
     if choice.kind not in get_args(Kind) or fmt not in DENSE_FORMATS:
         raise ValueError(f"no such kernel: {choice.kind}, dense {fmt}")
-    if not all(isinstance(number, int) for number in (*choice[1:], vectors, *levels)):
+    if not all(type(number) is int for number in (*choice[1:], vectors, *levels)):  # True and False are none
         raise ValueError("sizes are whole numbers")
     return LayerPlan(choice, vectors, tuple(levels), fmt)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ....workloads.layers import Layer
 from ....workloads.nesting import NestedWeights
 from .planes import LANES, PlaneLayout
@@ -16,6 +18,8 @@ DIRECT_DENSITY = 0.1
 DIRECT_ROWS = 32
 #: Density from which multiplying by the zeros, with shared loads, is faster than skipping them (measured: 0.8 to 0.9).
 DENSE_DENSITY = 0.85
+#: Non-zeros of a row that kernels without windows count, per stream: 16 bits.
+LONGEST_ROW = int(np.iinfo(np.uint16).max)
 #: Sums in flight that hide the latency of a multiply-add (4 cycles, one or two per cycle).
 BEST_VECTORS = 7
 
@@ -29,14 +33,28 @@ def likely_plan(layer: Layer, weights: NestedWeights, source: PlaneLayout, targe
     if layer.groups > 1:
         return LayerPlan(sparse or Choice("direct", vectors))
     dense = tuple(level for level, density in enumerate(densities) if density > DENSE_DENSITY)
-    whole_rows = layer.K <= DIRECT_ROWS or densities[0] < DIRECT_DENSITY
+    fit = whole_rows_fit(weights)
+    whole_rows = fit and (layer.K <= DIRECT_ROWS or densities[0] < DIRECT_DENSITY)
+    if sparse and not fit and not sparse.window:
+        sparse = sparse._replace(window=windowed(sparse.vectors).window)
     if sparse is None or (whole_rows and sparse.kind == "channels"):
         sparse = Choice("direct", vectors) if whole_rows else windowed(vectors)
     return LayerPlan(sparse, min(dense_candidates(layer, target), key=lambda v: abs(v - vectors)), dense)
 
 
-def candidates(layer: Layer, target: PlaneLayout, structure: Structure = UNSTRUCTURED) -> list[Choice]:
-    """Every kernel that a planner should measure for a layer; the likely ones are among them."""
+def whole_rows_fit(weights: NestedWeights) -> bool:
+    """True if kernels without windows can count the non-zeros of every row in every stream."""
+    keep = weights.keep.reshape(len(weights.keep), -1)
+    if keep.shape[1] <= LONGEST_ROW:
+        return True
+    return all(int((keep == kept).sum(axis=1).max(initial=0)) <= LONGEST_ROW for kept in range(1, weights.levels + 1))
+
+
+def candidates(
+    layer: Layer, target: PlaneLayout, structure: Structure = UNSTRUCTURED, *, whole_rows: bool = True
+) -> list[Choice]:
+    """Every kernel that a planner should measure for a layer; the likely ones are among them. ``whole_rows``: see
+    :func:`whole_rows_fit`; False leaves only windows, which grouped layers have not."""
     reduction = layer.C // layer.groups * layer.R * layer.S
     found: list[Choice] = []
     for vectors in target.vectors:
@@ -51,7 +69,8 @@ def candidates(layer: Layer, target: PlaneLayout, structure: Structure = UNSTRUC
             choice = windowed(vectors, window_bytes)
             if choice.window < 2 * reduction or window_bytes == 14 << 10:
                 found.append(choice)
-    return found + structured_candidates(layer, target, structure)
+    found += structured_candidates(layer, target, structure)
+    return found if whole_rows or layer.groups > 1 else [choice for choice in found if choice.window]
 
 
 def dense_candidates(layer: Layer, target: PlaneLayout) -> tuple[int, ...]:

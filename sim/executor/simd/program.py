@@ -4,6 +4,7 @@ the one before, but everybody may call its kernel early and wait inside, where n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Event
 
 import numpy as np
@@ -29,21 +30,27 @@ class Program:
         self._tasks = np.zeros((len(steps), APART), np.int64)
         self._arrived = np.zeros((len(steps), APART), np.int64)
         self._calls = [_on(step, tasks) for step, tasks in zip(steps, self._tasks, strict=True)]
+        self._alone = (
+            [_alone(step, call) for step, call in zip(steps, self._calls, strict=True)] if threads == 1 else []
+        )
         self._opened = Event()
         self._failed = False
 
     def rewind(self) -> None:
         """Make ready for a run; no thread may be running."""
+        if self._threads == 1:
+            self._tasks[:, 0] = 0
+            return
         self._failed = False
         self._arrived[:] = 0
-        self._tasks[:, 0] = 0 if self._threads == 1 else _CLOSED
+        self._tasks[:, 0] = _CLOSED
         self._tasks[:1, 0] = 0
 
     def run(self, thread: int) -> None:
         """Follow all steps as one of the threads. What fails in one thread ends all of them."""
         if self._threads == 1:
-            for call in self._calls:
-                call.run(0)
+            for step in self._alone:
+                step()
             return
         try:
             for index, call in enumerate(self._calls):
@@ -73,6 +80,14 @@ def _on(step: Call | Callable[[], None], tasks: NDArray[np.int64]) -> Call:
         step = Call(_once, np.array([0, 1], np.int64), (step,))
     tasks[1] = step.tasks[1]
     return step._replace(tasks=tasks[:2])
+
+
+def _alone(step: Call | Callable[[], None], call: Call) -> Callable[[], None]:
+    """A step for one thread, which holds the interpreter lock between kernels: arguments are put together beforehand, and a
+    plain function needs no counter."""
+    if not isinstance(step, Call):
+        return step
+    return partial(call.kernel, call.tasks, *call.arguments, *(call.extras[0] if call.extras else ()))
 
 
 def _once(tasks: NDArray[np.int64], function: Callable[[], None]) -> None:

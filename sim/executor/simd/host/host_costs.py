@@ -95,19 +95,20 @@ def _bare_calls() -> Iterator[Unit]:
     for shape in ((channels, side, side) for channels, side in TENSORS):
         layout = PlaneLayout(*shape, 1)
         planes, image = layout.new(), aligned(int(np.prod(shape)))
-        yield Unit(INPUT, (partial(_copy_in, layout, planes, image),), copied("copy in", shape))
-        yield Unit(INPUT, (partial(_copy_out, layout, planes),), copied("copy out", shape))
+        inside = layout.view(planes)
+        yield Unit(INPUT, (partial(_copy_in, inside, image),), copied("copy in", shape))
+        yield Unit(INPUT, (partial(_copy_out, inside),), copied("copy out", shape))
         for gaps in (False, True):
             zeros = call(packing_kernel.clear, layout.channels, planes, layout.dimensions, gaps)
             yield Unit(INPUT, (zeros,), cleared(zeros))
 
 
-def _copy_in(layout: PlaneLayout, planes: Floats, image: Floats) -> None:
-    layout.view(planes)[:] = image.reshape(layout.channels, layout.height, layout.width)
+def _copy_in(inside: Floats, image: Floats) -> None:
+    inside[:] = image.reshape(inside.shape)
 
 
-def _copy_out(layout: PlaneLayout, planes: Floats) -> None:
-    layout.view(planes).reshape(-1).copy()
+def _copy_out(inside: Floats) -> None:
+    inside.reshape(-1).copy()
 
 
 def least_seconds(found: Sequence[Unit], rounds: int, *, cold: bool = False) -> list[float]:

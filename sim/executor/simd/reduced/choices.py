@@ -5,7 +5,7 @@ The products themselves are loaded only where such a format is allowed: their ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -19,37 +19,53 @@ from . import formats_kernel
 
 #: Formats that change results and therefore need the user's permission.
 FORMATS = ("bfloat16", "float16")
+#: Largest finite number of each: bfloat16 has float32's exponents and 7 bits of fraction.
+LARGEST: Mapping[str, float] = {"bfloat16": (2 - 2.0**-7) * 2.0**127, "float16": float(np.finfo(np.float16).max)}
 #: Weights that are looked at first: most layers have more numbers than there are codes among them already.
 _SAMPLE = 4096
 #: The widest tile that is measured: beyond it rows share no loads.
 _WIDEST = 8
 
 
-def allowed_formats(names: Iterable[str]) -> tuple[str, ...]:
-    """The formats that a user allows, each once, in the order of :data:`FORMATS`.
+def allowed_formats(names: str | Iterable[str]) -> tuple[str, ...]:
+    """The formats that a user allows, each once, in the order of :data:`FORMATS`; a string is one name.
 
     Raises
     ------
     InputError
-        for another name, with the nearest one.
+        for another name, with the nearest one, and for what is no name.
     """
-    found = set(names)
+    given = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+    for name in given:
+        if not isinstance(name, str):
+            raise InputError(f"allow: {name!r} is no name of a number format; allowed: {', '.join(FORMATS)}")
+    found = set(given)
     for name in sorted(found - set(FORMATS)):
         raise unknown_name("number format", name, FORMATS)
     return tuple(name for name in FORMATS if name in found)
+
+
+def in_range(weights: NestedWeights, allow: Iterable[str]) -> tuple[str, ...]:
+    """The allowed formats that have a finite number for each of a layer's weights."""
+    allow = tuple(allow)
+    if not allow or weights.values is None:
+        return ()
+    largest = float(np.abs(weights.values).max(initial=0.0))
+    return tuple(fmt for fmt in allow if largest <= LARGEST[fmt])
 
 
 def reduced_kinds(layer: Layer, weights: NestedWeights, allow: Iterable[str]) -> tuple[Kind, ...]:
     """The sparse stores of fewer bits that a layer's weights can have; none for grouped layers.
 
     Codes are exact and need no permission, only few different numbers; bfloat16 needs masks that keep whole blocks, float16
-    a processor that converts and weights in its range.
+    a processor that converts, both weights in their range.
     """
     if layer.groups > 1:
         return ()
+    allow = in_range(weights, allow)
     found: dict[Kind, bool] = {
         "coded": _few_numbers(weights),
-        "half": "float16" in allow and formats_kernel.CONVERTS_HALF and _in_half_range(weights),
+        "half": "float16" in allow and formats_kernel.CONVERTS_HALF,
         "bfloat16": "bfloat16" in allow and _whole_blocks(weights),
     }
     return tuple(kind for kind, possible in found.items() if possible)
@@ -61,7 +77,7 @@ def reduced_candidates(kinds: Iterable[Kind], target: PlaneLayout) -> list[Choic
 
 
 def reduced_dense_candidates(layer: Layer, target: PlaneLayout, allow: Iterable[str]) -> list[Dense]:
-    """The same for dense levels."""
+    """The same for dense levels; ``allow``: formats whose range holds the weights."""
     if layer.groups > 1 or "bfloat16" not in allow:
         return []
     return [Dense(vectors, "bfloat16") for vectors in _tiles(target)]
@@ -99,12 +115,6 @@ def _few_numbers(weights: NestedWeights) -> bool:
         if np.unique(kept).size > codes or not np.isfinite(kept).all():
             return False
     return True
-
-
-def _in_half_range(weights: NestedWeights) -> bool:
-    from .half_product import HALF_LARGEST
-
-    return weights.values is not None and float(np.abs(weights.values).max(initial=0.0)) <= HALF_LARGEST
 
 
 def _whole_blocks(weights: NestedWeights) -> bool:

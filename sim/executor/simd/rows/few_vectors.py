@@ -6,13 +6,15 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .....workloads.errors import InputError
 from .....workloads.layers import conv
 from .....workloads.nesting import NestedWeights
+from ...store import given_levels
 from ..chosen import call_of, dense_for, product_for
 from ..loading import bound, load_kernels
-from ..planes import Floats, PlaneLayout
+from ..planes import Floats, PlaneLayout, real_floats
 from ..prior import likely_plan
 from ..team import Call, Team
 from .fully_connected import MOST_VECTORS, RowProduct
@@ -37,14 +39,14 @@ class PlaneRows:
         layer = conv(weights.name, "input", C=columns, H=1, W=vectors, K=rows, R=1, S=1)
         source, target = PlaneLayout(columns, 1, vectors, 0), PlaneLayout(rows, 1, vectors, 0)
         self.plan = choose(layer, weights, source, target)
-        self._product = product_for(layer, weights, source, target, choice=self.plan.sparse, threads=threads)
+        self.product = product_for(layer, weights, source, target, choice=self.plan.sparse, threads=threads)
         self._dense: dict[int, AnyDense] = {}
         self.weights, self._threads = weights, threads
         self._allocate()
 
     def _allocate(self) -> None:
-        source, target = self._product.source, self._product.target
-        self._works: list[Any] = [self._product.new_work() for _ in range(self._threads)]
+        source, target = self.product.source, self.product.target
+        self._works: list[Any] = [self.product.new_work() for _ in range(self._threads)]
         self._x, self._out = source.new(), target.new()
         self.inputs: Floats = source.view(self._x)[:, 0]
         self.outputs: Floats = target.view(self._out)[:, 0]
@@ -58,7 +60,7 @@ class PlaneRows:
     def calls(self, level: int, bias: Floats, clamp: tuple[np.float32, np.float32]) -> list[Call]:
         """The calls that compute ``outputs`` from ``inputs`` at ``level``."""
         self.weights.check_level(level)
-        product, threads, common = self._product, self._threads, {"bias": bias, "clamp": clamp}
+        product, threads, common = self.product, self._threads, {"bias": bias, "clamp": clamp}
         if level not in self.plan.dense_levels:
             return [product.call(self._x, self._out, level=level, bias=bias, clamp=clamp, works=self._works)]
         if level not in self._dense:
@@ -120,15 +122,16 @@ class BatchedLinear:
         self._team = Team(threads)
         self._calls: dict[int, list[Call]] = {}
 
-    def run(self, x: Floats, level: int) -> Floats:
-        """Y, float32 (vectors, outputs), for X of shape (vectors, inputs) and any number type.
+    def run(self, x: ArrayLike, level: int) -> Floats:
+        """Y, float32 (vectors, outputs), for X of shape (vectors, inputs) and any real type.
 
         Raises
         ------
         InputError
-            for an X of another shape, or a level that does not exist.
+            for an X of another shape or of other than real numbers, or a level that does not exist.
         """
-        x = np.asarray(x)
+        (level,) = given_levels(level, 1)
+        x = real_floats(x, "x", "(vectors, inputs)")
         if x.shape != (self._vectors, self._columns):
             raise InputError(f"x has shape {x.shape}, needed is {(self._vectors, self._columns)}")
         if level not in self._calls:

@@ -49,8 +49,7 @@ class RowPlanner:
 
     def choose(self, entries: Entries) -> Formats:
         """The measured formats of a matrix, or the likely ones."""
-        known = self._formats.get(row_key(entries)) if self._formats else None
-        return likely_formats(entries) if known is None or len(known) != entries.levels else known
+        return (self._known(entries) if self._formats else None) or likely_formats(entries)
 
     def tune(self, network: Network, progress: Progress = lambda done, total: None) -> bool:
         """Measure every fully connected layer with one vector that was not measured yet, one thread, and keep the formats.
@@ -60,13 +59,18 @@ class RowPlanner:
         todo: dict[str, NestedWeights] = {}
         for layer in network.layers:
             if runs_by_rows(layer):
-                key = row_key(entries_of(network.weights[layer.name]))
-                if key not in self._formats:
-                    todo.setdefault(key, network.weights[layer.name])
+                entries = entries_of(network.weights[layer.name])
+                if self._known(entries) is None:
+                    todo.setdefault(row_key(entries), network.weights[layer.name])
         for done, (key, weights) in enumerate(todo.items(), start=1):
             self._formats[key] = measured_formats(weights)
             progress(done, len(todo))
-        return not todo or write_table(self._file, self._formats)
+        return not todo or write_table(self._file, self._formats, _formats)
+
+    def _known(self, entries: Entries) -> Formats | None:
+        """What was kept for a matrix, if it could have been measured: files hold what others wrote."""
+        kept = self._formats.get(row_key(entries))
+        return kept if kept is not None and kept in candidates(entries) else None
 
 
 def runs_by_rows(layer: Layer) -> bool:
