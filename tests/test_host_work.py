@@ -166,7 +166,9 @@ def test_an_idle_machine_has_its_whole_peak(tmp_path: Path) -> None:
     found = host.host_cpu([], folder=tmp_path)[0]
     assert 0.1 < host.peak_share(found) < 10  # one reading of the peak on a machine that may be busy
     higher = found.multiply_add_flop_per_s.model_copy(update={"value": 100 * found.multiply_add_flop_per_s.value})
-    assert host.peak_share(found.model_copy(update={"multiply_add_flop_per_s": higher})) < 0.1  # a hundredth of the above
+    assert (
+        host.peak_share(found.model_copy(update={"multiply_add_flop_per_s": higher})) < 0.1
+    )  # a hundredth of the above
 
 
 @pytest.mark.usefixtures("quick")
