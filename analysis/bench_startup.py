@@ -62,7 +62,7 @@ def startup_rows(*, progress: Progress) -> list[StartUp]:
 
     return [
         StartUp(f"cold: the {cold['compiled']:.0f} kernels of ResNet-50 compiled", cold["first_s"], "s", 40),
-        StartUp(f"cold: all {every['kernels']:.0f} plane kernels for float32 compiled", every["first_s"], "s", 40),
+        StartUp(f"cold: all {every['kernels']:.0f} kernels of unstructured float32, up to 4 levels", every["first_s"], "s", 40),
         StartUp("warm: importing the executor", usual("import_s"), "s", None),
         StartUp(f"warm: loading the {warm[0]['kernels']:.0f} kernels of ResNet-50", usual("first_s"), "s", 1),
         StartUp("one call of a layer without work", call_overhead_s() * 1e6, "us", 3),
@@ -90,7 +90,7 @@ def network_probe(start_s: float) -> Mapping[str, float]:
 
 
 def kernels_probe(_: float) -> Mapping[str, float]:
-    """For a fresh process: seconds until every kernel that a plan of float32 convolutions may name is ready."""
+    """For a fresh process: seconds until every windowed, direct and dense kernel for up to 4 levels is ready."""
     layer = conv("one", "input", C=2, H=4, K=2, R=1)
     values = np.ones(layer.weight_shape, np.float32)
     weights = from_ranking(values, values, (1.0,))
