@@ -62,7 +62,12 @@ def startup_rows(*, progress: Progress) -> list[StartUp]:
 
     return [
         StartUp(f"cold: the {cold['compiled']:.0f} kernels of ResNet-50 compiled", cold["first_s"], "s", 40),
-        StartUp(f"cold: all {every['kernels']:.0f} kernels of unstructured float32, up to 4 levels", every["first_s"], "s", 40),
+        StartUp(
+            f"cold: all {every['kernels']:.0f} kernels of unstructured float32, up to 4 levels",
+            every["first_s"],
+            "s",
+            40,
+        ),
         StartUp("warm: importing the executor", usual("import_s"), "s", None),
         StartUp(f"warm: loading the {warm[0]['kernels']:.0f} kernels of ResNet-50", usual("first_s"), "s", 1),
         StartUp("one call of a layer without work", call_overhead_s() * 1e6, "us", 3),
