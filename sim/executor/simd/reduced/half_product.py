@@ -12,13 +12,12 @@ from .....workloads.layers import Layer
 from .....workloads.nesting import NestedWeights
 from ..planes import PlaneLayout
 from . import formats_kernel
+from .choices import LARGEST
 from .reduced import FloatReduced, largest_window
 
 #: Unit roundoffs of IEEE binary16 and binary32, and half the smallest denormal of binary16: what underflow loses at most.
 HALF_ROUNDOFF, FLOAT_ROUNDOFF = 2.0**-11, 2.0**-24
 HALF_UNDERFLOW = 2.0**-25
-#: Largest finite binary16.
-HALF_LARGEST = 65504.0
 #: The default bound of a window's error, as a share of the sum of its products' magnitudes.
 SHARE = 1 / 16
 
@@ -77,8 +76,8 @@ class HalfProduct(FloatReduced):
         super().__init__(fmt, layer, weights, layouts=layouts, vectors=vectors, window=window, threads=threads)
         streams = self.product.streams
         worst = float(np.abs(streams.values).max(initial=0))
-        if worst > HALF_LARGEST:
-            raise InputError(f"{weights.name}: a weight of magnitude {worst:g}; fp16 ends at {HALF_LARGEST:g}")
+        if worst > LARGEST["float16"]:
+            raise InputError(f"{weights.name}: a weight of magnitude {worst:g}; fp16 ends at {LARGEST['float16']:g}")
         self.values = streams.values.astype(np.float16).view(np.uint16)
         places = streams.offsets.astype(np.int64) // (64 * vectors)
         self.offsets = (places * formats_kernel.row_bytes(fmt, vectors)).astype(np.uint16)
