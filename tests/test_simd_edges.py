@@ -177,7 +177,7 @@ found = []
 for kind in range(4):
     planes = layout.new()
     layout.view(planes)[:] = x
-    gate_kernel.gate(np.array([0, 4]), planes, layout.dimensions, kind)
+    gate_kernel.gate(np.array([0, 4]), planes, layout.dimensions, layout.masks(1), kind)
     found.append(np.array(layout.view(planes)).reshape(-1))
 layer = Layer(name="p", op="maxpool", C=4, H=5, W=37, K=4, P=3, Q=19, R=3, S=3, stride=2, padding=1, sources=("input",))
 out = target.new()
