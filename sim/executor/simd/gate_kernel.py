@@ -4,7 +4,7 @@
 from numba import njit
 
 from .curves_kernel import gelu, sigmoid, silu, tanh
-from .machine_kernel import flush_denormals, restore, take
+from .machine_kernel import flush_denormals, restore, take_channel
 from .vectors_kernel import REVISION, address, keep_lanes, load, store
 
 #: Codes of the activations.
@@ -17,7 +17,7 @@ def _gater(revision):
         _ = revision  # a part of the cache key
         state = flush_denormals()
         lead, stride = source[4:]
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             for tile in range(len(masks)):
                 at = address(x) + 4 * (c * stride + lead) + 64 * tile
@@ -31,7 +31,7 @@ def _gater(revision):
                 else:
                     value = tanh(value)
                 store(at, keep_lanes(value, address(masks) + 2 * tile))
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
         restore(state)
 
     return njit(nogil=True, cache=True)(gate)

@@ -31,7 +31,7 @@ def load_kernels(steps: Iterable[object], progress: Progress = silent) -> Loaded
     new: dict[tuple[int, Any], Call] = {}
     for step in steps:
         if isinstance(step, Call) and hasattr(step.kernel, "overloads"):
-            types = _types(step)
+            types = argument_types(step)
             if types not in step.kernel.overloads:
                 new.setdefault((id(step.kernel), types), step)
     misses = 0
@@ -53,10 +53,11 @@ def bound(step: Step) -> Step:
     """
     if not isinstance(step, Call) or not hasattr(step.kernel, "overloads"):
         return step
-    compiled = step.kernel.overloads.get(_types(step))
+    compiled = step.kernel.overloads.get(argument_types(step))
     return step if compiled is None else step._replace(kernel=compiled.entry_point)
 
 
-def _types(call: Call) -> tuple[Any, ...]:
+def argument_types(call: Call) -> tuple[Any, ...]:
+    """Numba's type of every argument."""
     arguments = (call.tasks, *call.arguments, *(call.extras[0] if call.extras else ()))
     return tuple(call.kernel.typeof_pyval(argument) for argument in arguments)

@@ -19,7 +19,7 @@ from ..store import Level, given_levels
 from . import gate_kernel, packing_kernel
 from .arrangement import fused_sums, layouts, place
 from .chosen import call_of, dense_for, product_for
-from .loading import bound, load_kernels, silent
+from .loading import load_kernels, silent
 from .planes import Floats, PlaneLayout, real_floats
 from .pooling import Pooling
 from .prior import likely_plan
@@ -189,7 +189,7 @@ class PlaneNetwork:
         if key not in self._programs:
             steps = [step for _, step in self.steps(level)]
             load_kernels(steps, self.progress)
-            self._programs[key] = Program([bound(step) for step in steps], self.threads)
+            self._programs[key] = Program(steps, self.threads)
         return self._programs[key]
 
     def levels(self, level: Level) -> dict[str, int]:

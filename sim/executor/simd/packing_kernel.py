@@ -10,7 +10,7 @@ from numba import njit
 
 from .edges_kernel import cells_between, every_second_between, store_first
 from .lanes_kernel import across, first_lanes
-from .machine_kernel import prefetch_read, prefetch_write, take
+from .machine_kernel import prefetch_read, prefetch_write, take_channel
 from .vectors_kernel import (
     REVISION,
     add_bundles,
@@ -48,7 +48,7 @@ def _packer(revision):
         _, height, width, pitch, lead, stride = source
         _, rows, columns, to_pitch, to_lead, to_stride = target
         above, below, left, right = reach
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             for phase in range(len(phases)):
                 first_row, first_column = phases[phase]
@@ -80,7 +80,7 @@ def _packer(revision):
                             store(to + 4 * v, cells)
                         else:
                             store_first(to + 4 * v, columns + right - v, cells)
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
 
     return njit(nogil=True, cache=True)(pack_phases)
 
@@ -98,7 +98,7 @@ def _pooler(revision):
         """
         _ = revision
         lead, stride = target[4:]
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             base = address(x) + c * step
             to = address(out) + 4 * (c * stride + lead)
@@ -110,7 +110,7 @@ def _pooler(revision):
                 if factor != 0:
                     total = times(total, factor)
                 store(to + 64 * tile, keep_lanes(total, address(masks) + 2 * tile))
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
 
     return njit(nogil=True, cache=True)(pool)
 
@@ -131,7 +131,7 @@ def _map_pooler(revision):
         _, height, width, pitch, lead, stride = source
         to_lead, to_stride = target[4], target[5]
         vectors = (height * pitch + 15) // 16
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             first = c * stride + lead
             if factor == 0:
@@ -153,7 +153,7 @@ def _map_pooler(revision):
                 last = first_lanes(height * pitch - 16 * (vectors - 1), last, filled(1, np.float32(0)))
                 total = add_bundles(total, last)
                 out[c * to_stride + to_lead] = across(total) * factor
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
 
     return njit(nogil=True, cache=True)(pool_maps)
 
@@ -166,13 +166,13 @@ def _adder(revision):
         """out = clamp(x + y) for three tensors of one layout: for channel, for vector of its plane."""
         _ = revision
         lead, stride = target[4:]
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             for tile in range(len(masks)):
                 at = 4 * (c * stride + lead) + 64 * tile
                 total = clamp(add_from(load(1, address(x) + at), address(y) + at), lowest, highest)
                 store(address(out) + at, keep_lanes(total, address(masks) + 2 * tile))
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
 
     return njit(nogil=True, cache=True)(add)
 
@@ -185,13 +185,13 @@ def _scaler(revision):
         """out = x * factors[c] (squeeze-and-excitation): for channel, for vector of its plane."""
         _ = revision
         lead, stride = target[4:]
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             for tile in range(len(masks)):
                 at = 4 * (c * stride + lead) + 64 * tile
                 product = times(load(1, address(x) + at), factors[c])
                 store(address(out) + at, keep_lanes(product, address(masks) + 2 * tile))
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
 
     return njit(nogil=True, cache=True)(scale)
 
@@ -207,7 +207,7 @@ def _clearer(revision):
         """
         _ = revision
         _, height, width, pitch, lead, stride = target
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             first = c * stride + lead
             soon = address(x) + 4 * (first + CHANNELS_AHEAD * stride)
@@ -220,7 +220,7 @@ def _clearer(revision):
                 for row in range(height):
                     for i in range(first + row * pitch + width, first + (row + 1) * pitch):
                         x[i] = 0
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
 
     return njit(nogil=True, cache=True)(clear)
 

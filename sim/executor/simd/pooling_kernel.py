@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from .edges_kernel import cells_between, every_second_between, larger, store_first
-from .machine_kernel import flush_denormals, restore, take
+from .machine_kernel import flush_denormals, restore, take_channel
 from .vectors_kernel import REVISION, add_bundles, address, filled, load, load_every_second, store, times
 
 
@@ -29,7 +29,7 @@ def pooler(step, revision):
         _, rows, columns, to_pitch, to_lead, to_stride = target
         R, S, padding, dilation = window
         neutral = np.float32(-np.inf) if factor == 0 else np.float32(0)
-        c = take(address(tasks))
+        c = take_channel(tasks, -1)
         while c < tasks[1]:
             for u in range(rows):
                 to = address(out) + 4 * (c * to_stride + to_lead + u * to_pitch)
@@ -58,7 +58,7 @@ def pooler(step, revision):
                         store(to + 4 * v, total)
                     else:
                         store_first(to + 4 * v, columns - v, total)
-            c = take(address(tasks))
+            c = take_channel(tasks, c)
         restore(state)
 
     return njit(nogil=True, cache=True)(run)

@@ -4,43 +4,46 @@ the one before, but everybody may call its kernel early and wait inside, where n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import groupby
 from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .program_kernel import APART, hold, leave
+from .native import Native, native
+from .program_kernel import APART, finish, follow, hold
 from .team import Call
 
 #: A step whose tasks may not begin yet.
 _CLOSED = -(1 << 62)
-#: The longest sleep between two looks at a step; who opens a step wakes its sleepers before.
+#: The longest sleep between two looks at a step; who comes back to the interpreter wakes the sleepers before.
 _SLEEP_S = 1e-3
 
 
 class Program:
     """Steps with everything bound, for ``threads`` threads. Each runs :meth:`run`, once, after :meth:`rewind`.
 
-    All steps' counters stand in one array, so that a run begins with one store.
+    Kernel calls that follow one another are one piece of machine code for the interpreter; a plain function is run by one
+    thread while the others wait. All steps' counters stand in one array, so that a run begins with one store.
     """
 
     def __init__(self, steps: Sequence[Call | Callable[[], None]], threads: int) -> None:
         self._threads = threads
         self._tasks = np.zeros((len(steps), APART), np.int64)
         self._arrived = np.zeros((len(steps), APART), np.int64)
-        self._calls = [_on(step, tasks) for step, tasks in zip(steps, self._tasks, strict=True)]
-        self._alone = (
-            [_alone(step, call) for step, call in zip(steps, self._calls, strict=True)] if threads == 1 else []
-        )
+        self._steps = [_on(step, tasks) for step, tasks in zip(steps, self._tasks, strict=True)]
+        self._pieces = _pieces(self._steps)
+        self._natives = [
+            [native(step, thread) if isinstance(step, Call) else None for step in self._steps]
+            for thread in range(threads)
+        ]
+        self._calls = [_numbers(natives) for natives in self._natives]
         self._opened = Event()
+        self._asleep = np.zeros(threads, np.int64)
         self._failed = False
 
     def rewind(self) -> None:
         """Make ready for a run; no thread may be running."""
-        if self._threads == 1:
-            self._tasks[:, 0] = 0
-            return
         self._failed = False
         self._arrived[:] = 0
         self._tasks[:, 0] = _CLOSED
@@ -48,49 +51,67 @@ class Program:
 
     def run(self, thread: int) -> None:
         """Follow all steps as one of the threads. What fails in one thread ends all of them."""
-        if self._threads == 1:
-            for step in self._alone:
-                step()
-            return
         try:
-            for index, call in enumerate(self._calls):
-                self._step(index, call, thread)
-                if self._failed:
-                    return
+            for first, behind in self._pieces:
+                reached = first
+                while reached < behind and not self._failed:
+                    reached = self._further(reached, behind, thread)
         except BaseException:
             self._failed = True
             raise
-
-    def _step(self, index: int, call: Call, thread: int) -> None:
-        call.run(thread)
-        taken, total = self._tasks[index, :2]
-        while taken < total and not self._failed:
-            self._opened.clear()
-            if self._tasks[index, 0] < 0:  # else it was opened meanwhile
-                self._opened.wait(_SLEEP_S)
-            call.run(thread)
-            taken = self._tasks[index, 0]
-        if leave(self._tasks, self._arrived, index, self._threads):
+        finally:
             self._opened.set()
 
+    def _further(self, first: int, behind: int, thread: int) -> int:
+        """The first step that is still to do after some of those from ``first`` to ``behind``."""
+        step = self._steps[first]
+        if isinstance(step, Call):
+            reached = int(follow(self._calls[thread], self._tasks, self._arrived, self._asleep, first, behind))
+            if reached < 0:
+                raise RuntimeError(f"step {-1 - reached} of a program failed in {self._steps[-1 - reached]}")
+        else:
+            reached = self._plain(first, step)
+        if self._asleep.any():
+            self._opened.set()
+        if reached < behind:
+            self._sleep(reached, thread)
+        return reached
 
-def _on(step: Call | Callable[[], None], tasks: NDArray[np.int64]) -> Call:
-    """The step as a call on these counters."""
+    def _plain(self, index: int, step: Callable[[], None]) -> int:
+        """A function, if no other thread has begun it."""
+        if hold(self._tasks[index]) == 0:
+            step()
+        if self._tasks[index, 0] < 0:
+            return index
+        finish(self._tasks, self._arrived, index, self._threads)
+        return index + 1
+
+    def _sleep(self, index: int, thread: int) -> None:
+        self._asleep[thread] = 1
+        self._opened.clear()
+        if self._tasks[index, 0] < 0:  # else it was opened meanwhile
+            self._opened.wait(_SLEEP_S)
+        self._asleep[thread] = 0
+
+
+def _on(step: Call | Callable[[], None], tasks: NDArray[np.int64]) -> Call | Callable[[], None]:
+    """The step on these counters; a plain function is one task."""
     if not isinstance(step, Call):
-        step = Call(_once, np.array([0, 1], np.int64), (step,))
+        tasks[1] = 1
+        return step
     tasks[1] = step.tasks[1]
     return step._replace(tasks=tasks[:2])
 
 
-def _alone(step: Call | Callable[[], None], call: Call) -> Callable[[], None]:
-    """A step for one thread, which holds the interpreter lock between kernels: arguments are put together beforehand, and a
-    plain function needs no counter."""
-    if not isinstance(step, Call):
-        return step
-    return partial(call.kernel, call.tasks, *call.arguments, *(call.extras[0] if call.extras else ()))
+def _pieces(steps: Sequence[Call | Callable[[], None]]) -> list[tuple[int, int]]:
+    """First step and the one behind the last of every run of kernel calls, and of every plain function."""
+    found = []
+    for of_calls, members in groupby(enumerate(steps), key=lambda item: isinstance(item[1], Call)):
+        numbers = [number for number, _ in members]
+        found += [(numbers[0], numbers[-1] + 1)] if of_calls else [(number, number + 1) for number in numbers]
+    return found
 
 
-def _once(tasks: NDArray[np.int64], function: Callable[[], None]) -> None:
-    """A plain function is one task."""
-    if hold(tasks) == 0:
-        function()
+def _numbers(natives: Sequence[Native | None]) -> NDArray[np.int64]:
+    """int64 (steps, 3): the numbers of each call, zeros for plain functions."""
+    return np.array([(0, 0, 0) if one is None else one.numbers for one in natives], np.int64).reshape(-1, 3)
