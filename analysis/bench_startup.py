@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..sim.executor.simd.dense_product import DenseProduct
-from ..sim.executor.simd.loading import bound, load_kernels
+from ..sim.executor.simd.loading import load_kernels
 from ..sim.executor.simd.network import PlaneNetwork
 from ..sim.executor.simd.planes import VECTORS, PlaneLayout
 from ..sim.executor.simd.product import Choice, Product
+from ..sim.executor.simd.program import Program
 from ..sim.executor.simd.team import Call, Team
 from ..workloads.layers import conv
 from ..workloads.nesting import from_ranking
@@ -116,17 +117,14 @@ def kernels_probe(_: float) -> Mapping[str, float]:
 def call_overhead_s() -> float:
     """Seconds of handing one layer to its kernel: the program of a pruned ResNet-50 with no task in any call."""
     runner = PlaneNetwork(magnitude_pruned(build("resnet50"), (0.13,)))
-    steps = [step for _, step in runner.steps(0)]
-    load_kernels(steps)
-    calls = [bound(step) for step in steps if isinstance(step, Call)]
-    empty = [step._replace(tasks=np.zeros(2, np.int64)) for step in calls]
-    team = Team(1)
+    calls = [step._replace(tasks=np.zeros(2, np.int64)) for _, step in runner.steps(0) if isinstance(step, Call)]
+    program, team = Program(calls, 1), Team(1)
 
     def run() -> None:
-        for step in empty:
-            team.run(step)
+        program.rewind()
+        team.together(program.run)
 
-    return statistics.median(_seconds(run) for _ in range(ROUNDS)) / len(empty)
+    return statistics.median(_seconds(run) for _ in range(ROUNDS)) / len(calls)
 
 
 def markdown(rows: list[StartUp]) -> str:

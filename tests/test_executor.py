@@ -185,8 +185,7 @@ def test_a_level_reads_only_its_prefix() -> None:
 
 
 @pytest.mark.parametrize("run", WAYS)
-def test_threads_and_groups_do_not_change_a_bit(branching: Executor, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nestling.sim.executor.executor.SHARED_MACS", 0)
+def test_threads_and_groups_do_not_change_a_bit(branching: Executor, run: Run) -> None:
     images = images_for((2, 11, 11), 37)
     one = run(branching, images, 1)
     for threads in (2, 3):
@@ -203,12 +202,9 @@ def test_threads_count_the_same_activations(branching: Executor) -> None:
 
 
 @pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
-@pytest.mark.parametrize("shared_macs", [0, 1 << 40])
-def test_batches_are_single_images_on_planes(
-    branching: Executor, shared_macs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nestling.sim.executor.executor.SHARED_MACS", shared_macs)
-    images, parallel = images_for((2, 11, 11), 21), Executor(branching.network, threads=3)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_are_single_images_on_planes(branching: Executor, threads: int) -> None:
+    images, parallel = images_for((2, 11, 11), 21), Executor(branching.network, threads=threads)
     assert branching.planes is not None
     for level in (0, 2, [0, 0, 1, 3, 2, 0]):
         alone = np.stack([branching.planes.run(image, level) for image in images])

@@ -230,7 +230,6 @@ def test_the_executor_runs_everything_in_what_it_measures(monkeypatch: pytest.Mo
     executor = executor_for(network, allow=["bfloat16"])
     images = np.stack([image(), -image()])
     np.testing.assert_array_equal(executor.run(images, 0)[0], executor.planes.run(images[0], 0))  # type: ignore[union-attr]
-    monkeypatch.setattr("nestling.sim.executor.executor.SHARED_MACS", 0)
     many = np.repeat(images, 20, axis=0)
     together = executor_for(network, threads=2, allow=["bfloat16"]).run(many, 0)
     np.testing.assert_array_equal(together, np.repeat(executor.run(images, 0), 20, axis=0))

@@ -38,9 +38,9 @@ Images = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 #: Allowed difference from the dense reference, relative to the largest output.
 TOLERANCE = 1e-5
-#: Multiply-accumulates of an image from which several threads are faster on planes. Below (about 0.2 ms) they mostly wait
-#: for the interpreter lock between kernels: the bundled network gained with 3.9 M and lost with 1.5 M.
-SHARED_MACS = 2_000_000
+#: Images that a thread takes through planes before it says so, at most, and groups per thread, so that all finish at about
+#: the same time.
+MOST_IMAGES, GROUPS = 256, 32
 
 W = TypeVar("W")
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class Executor:
     Parameters
     ----------
     network : a network with weight values.
-    threads : worker threads for batches, at most; single images (``measure``) and very small ones always use one.
+    threads : worker threads for batches, at most; single images (``measure``) always use one.
     allow : reduced formats that layers may run in, see ``executor_for``.
 
     Raises
@@ -120,16 +120,16 @@ class Executor:
         """
         if not self._runners:
             return self.run_portable(images, level, progress=progress)
-        runners = self._runners if sum(self.macs(level).values()) >= SHARED_MACS else self._runners[:1]
         flat = self._flatten(images)
         outputs = np.empty((len(flat), self.plan.output.size), np.float32)
-        for planes in runners:
+        for planes in self._runners:
             planes.prepare(level)  # here, so that threads make nothing twice
 
         def run_group(planes: PlaneNetwork, group: slice) -> None:
             planes.run_batch(flat[group], level, outputs[group])
 
-        deque(self._each_group(Workers(runners), run_group, len(flat), progress), maxlen=0)
+        size = max(self.plan.images, min(MOST_IMAGES, len(flat) // (GROUPS * len(self._runners))))
+        deque(self._each_group(Workers(self._runners), run_group, len(flat), progress, size), maxlen=0)
         return outputs
 
     def run_portable(self, images: Images, level: Level, *, progress: Progress | None = None) -> Images:
@@ -146,7 +146,7 @@ class Executor:
         def run_group(walk: Walk, group: slice) -> None:
             outputs[group] = walk.run(flat[group], weights)
 
-        deque(self._each_group(self._workers, run_group, len(flat), progress), maxlen=0)
+        deque(self._each_group(self._workers, run_group, len(flat), progress, self.plan.images), maxlen=0)
         return outputs
 
     def accuracy(
@@ -203,7 +203,7 @@ class Executor:
             return counts
 
         totals: dict[str, NDArray[np.int64]] = {}
-        for counts in self._each_group(self._workers, count_group, len(flat), progress):
+        for counts in self._each_group(self._workers, count_group, len(flat), progress, self.plan.images):
             totals = {name: count + totals[name] if totals else count for name, count in counts.items()}
         sizes = {step.layer.name: step.inputs[0].size for step in self.plan.steps if step.weighted}
         channels = {step.layer.name: step.layer.C for step in self.plan.steps if step.weighted}
@@ -277,10 +277,9 @@ class Executor:
         return images.reshape(len(images), -1)
 
     def _each_group(
-        self, workers: Workers[W], work: Callable[[W, slice], T], total: int, progress: Progress | None
+        self, workers: Workers[W], work: Callable[[W, slice], T], total: int, progress: Progress | None, size: int
     ) -> Iterator[T]:
-        """Run ``work`` on groups of images, on all threads; results come in the order of the images."""
-        size = self.plan.images
+        """Run ``work`` on groups of ``size`` images, on all threads; results come in the order of the images."""
         groups = [slice(first, min(first + size, total)) for first in range(0, total, size)]
 
         for group, result in zip(groups, workers.each(work, groups), strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,7 +145,9 @@ class PlaneNetwork:
         program, values = self._program(level), real_floats(image, "image", "(C, H, W) or flat")
         if values.size != self._inside.size or not _same_axes(values.shape, self.input_shape):
             raise InputError(f"image has shape {values.shape}; network '{self.network.name}' needs {self.input_shape}")
-        return self._infer(program, values.reshape(self._inside.shape)).reshape(-1).copy()
+        outputs = np.empty((1, *self._outcome.shape), np.float32)
+        self._infer(program, np.ascontiguousarray(values).reshape(1, *self._inside.shape), outputs)
+        return outputs.reshape(-1)
 
     def run_batch(self, images: Floats, level: Level, outputs: Floats) -> None:
         """Write the outputs of ``images``, float32 (N, elements), to ``outputs``, float32 (N, elements), contiguous: those
@@ -159,15 +160,18 @@ class PlaneNetwork:
         """
         program, count = self._program(level), len(images)
         inputs, results = images.reshape(count, *self._inside.shape), outputs.reshape(count, *self._outcome.shape)
-        for image, result in zip(inputs, results, strict=True):
-            result[:] = self._infer(program, image)
+        self._infer(program, np.ascontiguousarray(inputs), results)
 
-    def _infer(self, program: Program, image: Floats) -> Floats:
-        """The last layer's output (channels, height, width) where it stands, for an image of the input's shape."""
-        self._inside[:] = image
-        program.rewind()
-        self._team.together(program.run)
-        return self._outcome
+    def _infer(self, program: Program, images: Floats, outputs: Floats) -> None:
+        """The last layer's outputs (N, channels, height, width) for images of the input's shape, both contiguous."""
+        if program.native:
+            program.run_images(images, self._inside, self._outcome, outputs)
+            return
+        for image, output in zip(images, outputs, strict=True):
+            self._inside[:] = image
+            program.rewind()
+            self._team.together(program.run)
+            output[:] = self._outcome
 
     def tensor(self, name: str) -> Floats:
         """A layer's output (channels, height, width) as the last run left it, unless its memory was used again."""
@@ -234,7 +238,7 @@ class PlaneNetwork:
         if layer.op == "linear":
             steps += self._linear(layer, level)
         elif layer.op == "concat":
-            steps += [lambda: self._concatenate(layer)]
+            steps += self._concatenate(layer)
         elif layer.op == "add":
             clamp = clamp_of(layer.activation)
             steps += [call(packing_kernel.add, layout.channels, x[0], x[1], out, target, masks, *clamp)]
@@ -297,8 +301,9 @@ class PlaneNetwork:
         """A fully connected layer: its input's values in channel order, the product, its outputs in planes."""
         row, vectors = self._rows[layer.name], _vectors(layer)
         x, out = self.tensor(layer.sources[0]), self.tensor(layer.name)
-        gather = _copying(row.inputs, x, lambda x: x.reshape(vectors, -1).T.reshape(row.inputs.shape))
-        scatter = _copying(out, row.outputs, lambda outputs: outputs.T.reshape(out.shape))
+        inputs, outputs = (y[:, None] if y.ndim == 1 else y for y in (row.inputs, row.outputs))
+        gather = _copying(x, inputs.T.reshape(x.shape) if vectors == 1 else inputs.T[..., None])
+        scatter = _copying(outputs.T.reshape(out.shape) if vectors == 1 else outputs.T[..., None], out)
         return [gather, *row.calls(level, self.bias(layer, level), clamp_of(layer.activation)), scatter]
 
     def bias(self, layer: Layer, level: int) -> Floats:
@@ -306,8 +311,17 @@ class PlaneNetwork:
         biases = self.network.biases.get(layer.name)
         return np.zeros(layer.K, np.float32) if biases is None else np.ascontiguousarray(biases[level], np.float32)
 
-    def _concatenate(self, layer: Layer) -> None:
-        np.concatenate([self.tensor(name) for name in layer.sources], axis=0, out=self.tensor(layer.name))
+    def _concatenate(self, layer: Layer) -> list[Step]:
+        out, masks, first = self._buffers[layer.name], self._layouts[layer.name].masks(1), 0
+        steps: list[Step] = []
+        for name in layer.sources:
+            layout = self._layouts[name]
+            place = out[first * layout.stride :]
+            steps.append(
+                call(packing_kernel.copy, layout.channels, self._buffers[name], place, layout.dimensions, masks)
+            )
+            first += layout.channels
+        return steps
 
     def _multiply(self, layer: Layer) -> None:
         left, right = (self.tensor(name) for name in layer.sources)
@@ -338,12 +352,10 @@ def unsupported(network: Network) -> list[str]:
     return problems
 
 
-def _copying(target: Floats, source: Floats, arranged: Callable[[Floats], Floats]) -> Callable[[], None]:
-    """What copies ``arranged(source)``: where that is a view it is made once, since making it takes as long as a copy."""
-    once = arranged(source)
-    if np.may_share_memory(once, source):
-        return partial(np.copyto, target, once)
-    return lambda: np.copyto(target, arranged(source))
+def _copying(source: Floats, target: Floats) -> Call:
+    """The call that copies a tensor to a view of memory in another order, both (channels, height, width)."""
+    places = [(array.ctypes.data, *array.strides) for array in (source, target)]
+    return call(packing_kernel.copy_cells, source.shape[0], *places, source.shape)
 
 
 def _same_axes(shape: tuple[int, ...], needed: tuple[int, ...]) -> bool:

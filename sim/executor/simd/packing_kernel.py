@@ -22,8 +22,10 @@ from .vectors_kernel import (
     larger_from,
     load,
     load_every_second,
+    read_f32,
     store,
     times,
+    write_f32,
 )
 
 #: Bytes between what is copied and what is asked for meanwhile.
@@ -197,6 +199,49 @@ def _scaler(revision):
 
 
 scale = _scaler(REVISION)
+
+
+def _copier(revision):
+    def copy(tasks, x, out, target, masks):
+        """out = x for two tensors of one layout: for channel, for vector of its plane."""
+        _ = revision
+        lead, stride = target[4:]
+        c = take_channel(tasks, -1)
+        while c < tasks[1]:
+            for tile in range(len(masks)):
+                at = 4 * (c * stride + lead) + 64 * tile
+                store(address(out) + at, keep_lanes(load(1, address(x) + at), address(masks) + 2 * tile))
+            c = take_channel(tasks, c)
+
+    return njit(nogil=True, cache=True)(copy)
+
+
+copy = _copier(REVISION)
+
+
+def _cell_copier(revision):
+    def copy_cells(tasks, source, target, shape):
+        """Copy a tensor to memory of another order: for channel, for row, for cell.
+
+        ``source``, ``target``: the first cell's address, then bytes from channel to channel, row to row, cell to cell.
+        """
+        _ = revision
+        _, height, width = shape
+        c = take_channel(tasks, -1)
+        while c < tasks[1]:
+            for row in range(height):
+                at = source[0] + c * source[1] + row * source[2]
+                to = target[0] + c * target[1] + row * target[2]
+                for _ in range(width):
+                    write_f32(to, 0, read_f32(at, 0))
+                    at += source[3]
+                    to += target[3]
+            c = take_channel(tasks, c)
+
+    return njit(nogil=True, cache=True)(copy_cells)
+
+
+copy_cells = _cell_copier(REVISION)
 
 
 def _clearer(revision):

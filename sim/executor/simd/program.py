@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .native import Native, native
-from .program_kernel import APART, finish, follow, hold
+from .planes import Floats
+from .program_kernel import APART, CLOSED, finish, follow, follow_images, hold
 from .team import Call
 
-#: A step whose tasks may not begin yet.
-_CLOSED = -(1 << 62)
 #: The longest sleep between two looks at a step; who comes back to the interpreter wakes the sleepers before.
 _SLEEP_S = 1e-3
 
@@ -42,11 +41,22 @@ class Program:
         self._asleep = np.zeros(threads, np.int64)
         self._failed = False
 
+    @property
+    def native(self) -> bool:
+        """True if one thread needs the interpreter for nothing between the first step and the last."""
+        return self._threads == 1 and len(self._pieces) == 1 and isinstance(self._steps[0], Call)
+
+    def run_images(self, images: Floats, inside: Floats, outcome: Floats, outputs: Floats) -> None:
+        """All steps for each of ``images``, (N, C, H, W), which go to ``inside``; the ``outcome`` goes to ``outputs``,
+        (N, K, P, Q). Only where :attr:`native`."""
+        counters = self._tasks, self._arrived, self._asleep
+        self._check(follow_images(self._calls[0], *counters, images, inside, outcome, outputs))
+
     def rewind(self) -> None:
         """Make ready for a run; no thread may be running."""
         self._failed = False
         self._arrived[:] = 0
-        self._tasks[:, 0] = _CLOSED
+        self._tasks[:, 0] = CLOSED
         self._tasks[:1, 0] = 0
 
     def run(self, thread: int) -> None:
@@ -66,15 +76,19 @@ class Program:
         """The first step that is still to do after some of those from ``first`` to ``behind``."""
         step = self._steps[first]
         if isinstance(step, Call):
-            reached = int(follow(self._calls[thread], self._tasks, self._arrived, self._asleep, first, behind))
-            if reached < 0:
-                raise RuntimeError(f"step {-1 - reached} of a program failed in {self._steps[-1 - reached]}")
+            counters = self._tasks, self._arrived, self._asleep
+            reached = self._check(follow(self._calls[thread], *counters, first, behind))
         else:
             reached = self._plain(first, step)
         if self._asleep.any():
             self._opened.set()
         if reached < behind:
             self._sleep(reached, thread)
+        return reached
+
+    def _check(self, reached: int) -> int:
+        if reached < 0:
+            raise RuntimeError(f"step {-1 - reached} of a program failed in {self._steps[-1 - reached]}")
         return reached
 
     def _plain(self, index: int, step: Callable[[], None]) -> int:

@@ -266,17 +266,21 @@ def keep_lanes(context, bundle, masks):
     return bundle(bundle, types.int64), code
 
 
-@intrinsic
-def write_i64(context, base, offset, value):
-    """Store one int64 at address + byte offset."""
+def _writer(kind, numba_kind, align):
+    @intrinsic
+    def write(context, base, offset, value):
+        def code(context, builder, signature, args):
+            builder.store(args[2], _at(builder, args[0], _wide(builder, args[1]), kind), align=align)
+            return context.get_dummy_value()
 
-    def code(context, builder, signature, args):
-        builder.store(args[2], _at(builder, args[0], _wide(builder, args[1]), _I64), align=8)
-        return context.get_dummy_value()
+        return types.void(types.int64, offset, numba_kind), code
 
-    return types.void(types.int64, offset, types.int64), code
+    return write
 
 
+#: write_*(address, offset, value): store one number at address + byte offset.
+write_i64 = _writer(_I64, types.int64, 8)
+write_f32 = _writer(_FLOAT, types.float32, 4)
 read_i64 = _reader(_I64, types.int64)
 
 

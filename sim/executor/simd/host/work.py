@@ -104,7 +104,7 @@ def _linear(runner: PlaneNetwork, layer: Layer, level: int) -> Work | None:
 
 
 def copied(kernel: str, shape: tuple[int, ...]) -> Work:
-    """A tensor that NumPy copies between planes and plain memory."""
+    """A tensor that is copied as it is."""
     elements = int(np.prod(shape))
     return Work(kernel, copies=-(-elements // LANES), input_bytes=4 * elements, output_bytes=4 * elements)
 
@@ -236,6 +236,13 @@ def _elementwise(name: str, tensors: int, call: Call) -> Work:
                 output_bytes=vectors * _LINE)  # fmt: skip
 
 
+def _joined(call: Call) -> Work:
+    """One of the tensors that a concatenation copies."""
+    *_, (channels, *_), masks = call.arguments
+    vectors = channels * len(masks)
+    return Work("join", copies=vectors, input_bytes=vectors * _LINE, output_bytes=vectors * _LINE)
+
+
 def _gate(call: Call) -> Work:
     _, (channels, *_), masks, which = call.arguments
     vectors = channels * len(masks)
@@ -251,5 +258,6 @@ _COUNTS: Mapping[Any, Callable[[Call], Work]] = {
     **dict.fromkeys(pooling_kernel.KERNELS.values(), _pool_windows),
     packing_kernel.add: partial(_elementwise, "add", 2),
     packing_kernel.scale: partial(_elementwise, "scale", 1),
+    packing_kernel.copy: _joined,
     gate_kernel.gate: _gate,
 }

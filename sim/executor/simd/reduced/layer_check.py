@@ -21,6 +21,7 @@ from .....workloads.layers import Layer
 from .....workloads.network import INPUT
 from ... import reference
 from ...store import Level
+from .. import packing_kernel
 from ..planes import Floats
 from ..rows.few_vectors import PlaneRows
 from ..team import Call, Team
@@ -70,11 +71,12 @@ def _shares(runner: PlaneNetwork, image: Floats, level: Level) -> Iterator[tuple
     inside[:] = image.reshape(inside.shape)
     for name, step in runner.steps(level):
         if not isinstance(step, Call):
+            step()
+        elif step.kernel is packing_kernel.copy_cells:
             if name in gathered:  # outputs of a fully connected layer, about to be copied
                 yield name, _row_exact(runner, layers[name], levels[name]).share(runner.rows[name].outputs)
-            if name in runner.rows:
-                gathered.add(name)
-            step()
+            gathered.add(name)
+            team.run(step)
         elif name in runner.products and step.extras:  # only products have scratch memory
             exact = _exact(runner, layers[name], levels[name])
             team.run(step)

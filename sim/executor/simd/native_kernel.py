@@ -1,0 +1,51 @@
+"""How Numba hands arguments to a compiled function: one by one, tuples and arrays taken apart."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.compiler_lock import global_compiler_lock
+
+from .vectors_kernel import _I64
+
+_NAME = "call_with_arguments_in_memory"
+
+
+def parts(value: Any, kind: Any) -> Iterator[Any]:
+    """A value in the order of Numba's data models: of an array its owners (nobody), sizes, address, shape and strides."""
+    if isinstance(kind, types.Array):
+        yield from (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+    elif isinstance(kind, types.BaseTuple):
+        for one, its_kind in zip(value, kind, strict=True):
+            yield from parts(one, its_kind)
+    else:
+        yield value
+
+
+def make_caller(context: Any, result: Any, kinds: tuple[Any, ...]) -> tuple[int, list[str]]:
+    """Address of int32 status(kernel, arguments) for kernels of one signature, which loads the parts of its arguments from
+    memory, 8 bytes each, and calls the kernel; and the NumPy type of every part."""
+    signature = context.call_conv.get_function_type(result, kinds)
+    library = context.codegen().create_library(_NAME)
+    module = library.create_ir_module(_NAME)
+    function = ir.Function(module, ir.FunctionType(signature.return_type, [_I64, _I64]), _NAME)
+    builder = ir.IRBuilder(function.append_basic_block())
+    results = [builder.alloca(pointer.pointee) for pointer in signature.args[:2]]
+    arguments = [
+        builder.load(builder.inttoptr(builder.add(function.args[1], ir.Constant(_I64, 8 * at)), kind.as_pointer()))
+        for at, kind in enumerate(signature.args[2:])
+    ]
+    kernel = builder.inttoptr(function.args[0], signature.as_pointer())
+    builder.ret(builder.call(kernel, [*results, *arguments]))
+    with global_compiler_lock:
+        library.add_ir_module(module)
+        library.finalize()
+    return library.get_pointer_to_function(_NAME), [_in_memory(kind) for kind in signature.args[2:]]
+
+
+def _in_memory(kind: Any) -> str:
+    """The NumPy type of a part; truth values are integers of one bit, of which a load reads the lowest."""
+    if isinstance(kind, ir.FloatType):
+        return "f4"
+    return "f8" if isinstance(kind, ir.DoubleType) else "i8"
