@@ -112,14 +112,15 @@ def take_channel(tasks, before):
 
 
 @intrinsic
-def release(context, counter):
-    """Let the tasks of a counter begin: everything that this thread wrote is seen by whoever takes one."""
+def release(context, counter, closed):
+    """Let the tasks of a counter that is ``closed`` begin: everything that this thread wrote is seen by whoever takes one."""
 
     def code(context, builder, signature, args):
-        builder.store_atomic(ir.Constant(_I64, 0), builder.inttoptr(args[0], _I64.as_pointer()), "release", 8)
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        builder.cmpxchg(pointer, args[1], ir.Constant(_I64, 0), "acq_rel", "acquire")
         return context.get_dummy_value()
 
-    return types.void(types.int64), code
+    return types.void(types.int64, types.int64), code
 
 
 def _prefetcher(write):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .native import Native, native
 from .planes import Floats
-from .program_kernel import APART, CLOSED, finish, follow, follow_images, hold
+from .program_kernel import APART, CLOSED, begin, finish, follow, follow_images
 from .team import Call
 
 #: The longest sleep between two looks at a step; who comes back to the interpreter wakes the sleepers before.
@@ -29,7 +29,7 @@ class Program:
     def __init__(self, steps: Sequence[Call | Callable[[], None]], threads: int) -> None:
         self._threads = threads
         self._tasks = np.zeros((len(steps), APART), np.int64)
-        self._arrived = np.zeros((len(steps), APART), np.int64)
+        self._visits = np.zeros((len(steps), APART), np.int64)
         self._steps = [_on(step, tasks) for step, tasks in zip(steps, self._tasks, strict=True)]
         self._pieces = _pieces(self._steps)
         self._natives = [
@@ -49,13 +49,13 @@ class Program:
     def run_images(self, images: Floats, inside: Floats, outcome: Floats, outputs: Floats) -> None:
         """All steps for each of ``images``, (N, C, H, W), which go to ``inside``; the ``outcome`` goes to ``outputs``,
         (N, K, P, Q). Only where :attr:`native`."""
-        counters = self._tasks, self._arrived, self._asleep
+        counters = self._tasks, self._visits, self._asleep
         self._check(follow_images(self._calls[0], *counters, images, inside, outcome, outputs))
 
     def rewind(self) -> None:
         """Make ready for a run; no thread may be running."""
         self._failed = False
-        self._arrived[:] = 0
+        self._visits[:] = 0
         self._tasks[:, 0] = CLOSED
         self._tasks[:1, 0] = 0
 
@@ -76,7 +76,7 @@ class Program:
         """The first step that is still to do after some of those from ``first`` to ``behind``."""
         step = self._steps[first]
         if isinstance(step, Call):
-            counters = self._tasks, self._arrived, self._asleep
+            counters = self._tasks, self._visits, self._asleep
             reached = self._check(follow(self._calls[thread], *counters, first, behind))
         else:
             reached = self._plain(first, step)
@@ -93,12 +93,9 @@ class Program:
 
     def _plain(self, index: int, step: Callable[[], None]) -> int:
         """A function, if no other thread has begun it."""
-        if hold(self._tasks[index]) == 0:
+        if begin(self._tasks, self._visits, index) == 0:
             step()
-        if self._tasks[index, 0] < 0:
-            return index
-        finish(self._tasks, self._arrived, index, self._threads)
-        return index + 1
+        return index if finish(self._tasks, self._visits, index) < 0 else index + 1
 
     def _sleep(self, index: int, thread: int) -> None:
         self._asleep[thread] = 1
