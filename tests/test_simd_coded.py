@@ -1,4 +1,4 @@
-"""Products with coded values: bit by bit those of the float32 kernel with the decoded values."""
+"""Products with coded values: those of the float32 kernel with the decoded values, bit by bit where both add in one order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nestling.sim.executor.simd.product import Product, windowed
 from nestling.sim.executor.simd.reduced.coded_product import MOST_CODES, CodedProduct
 from nestling.sim.executor.simd.rows.nm_rows import power_table
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
+from nestling.sim.executor.simd.windowed_kernel import TWO_SUMS
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import conv
 
@@ -45,11 +46,14 @@ def test_outputs_equal_the_float32_kernel(
     random = np.random.default_rng(seed)
     table = power_table(-4) if kind == "powers" else random.standard_normal(MOST_CODES).astype(np.float32)
     case.weights.values[:] = random.choice(table, case.weights.shape)
-    usable = [v for v in case.layouts()[1].vectors if v in (1, 4, 7)] or [1]
-    level = seed % levels
+    usable = [v for v in case.layouts()[1].vectors if v in (1, 4, 7, 8, 13)] or [1]
+    vectors, level = usable[seed % len(usable)], seed % levels
     given_table = table if seed % 2 else None
-    coded, plain = outputs(case, usable[-1], level=level, table=given_table, threads=threads)
-    np.testing.assert_array_equal(coded.view(np.uint32), plain.view(np.uint32))
+    coded, plain = outputs(case, vectors, level=level, table=given_table, threads=threads)
+    if vectors > TWO_SUMS:
+        np.testing.assert_array_equal(coded.view(np.uint32), plain.view(np.uint32))
+    exact, bound = case.expected(level)
+    assert (np.abs(coded - exact) <= bound).all()
 
 
 def test_a_non_zero_takes_two_bytes() -> None:

@@ -8,15 +8,17 @@ Either straight from the planes (unaligned loads, nothing is copied), or with th
         for row of the block, fewest non-zeros first:
             sums (registers) = bias
             for level, sparsest first, up to the wanted one:  (the places of four streams in registers)
-                for non-zero, two at a time: sums += value * X[offset]
+                for non-zero, two at a time: sums += value * X[offset] (small tiles: two sums in turn)
             + residual, clamp, zero the halo, store
 """
 
+import numpy as np
 from numba import njit
 
 from .machine_kernel import flush_denormals, prefetch_read, prefetch_write, restore, take
 from .vectors_kernel import (
     REVISION,
+    add_bundles,
     add_from,
     address,
     clamp,
@@ -41,22 +43,28 @@ AHEAD = 12
 COPY_AHEAD = 32
 #: Streams whose places are kept in registers (see ``windowed_kernel``); those of further levels are kept in memory.
 IN_REGISTERS = 4
+#: Vectors of a tile up to which every second non-zero has sums of its own (see ``windowed_kernel``).
+TWO_SUMS = 7
 
 
-def _segment(sums, source, values, offsets, at, count):
-    """sums + the ``count`` non-zeros of one stream from number ``at`` on; also the number of the one behind."""
+def _segment(sums, others, split, source, values, offsets, at, count):
+    """sums + the ``count`` non-zeros of one stream from number ``at`` on, every second one to ``others`` if ``split``;
+    also the number of the one behind."""
     stop = opaque(at + count)
     while at < stop - 1:
         near = opaque(source + read_u32(offsets + 4 * at, 0))
         far = opaque(source + read_u32(offsets + 4 * at, 4))
         two = load_two(values + 4 * at)
         sums = multiply_add_one_of(sums, two, 0, near)
-        sums = multiply_add_one_of(sums, two, 1, far)
+        if split:
+            others = multiply_add_one_of(others, two, 1, far)
+        else:
+            sums = multiply_add_one_of(sums, two, 1, far)
         at = opaque(at + 2)
     if at < stop:
         near = opaque(source + read_u32(offsets + 4 * at, 0))
         sums = multiply_add(sums, read_f32(values + 4 * at, 0), near)
-    return sums, stop
+    return sums, others, stop
 
 
 segment = njit(inline="always")(_segment)
@@ -71,6 +79,7 @@ def direct(vectors, further):
     scratch), and shape (rows M, reduction K, packed, blocks, levels stored, levels to run, has residual, lowest, highest).
     """
     tile_bytes = 64 * vectors
+    split = vectors <= TWO_SUMS
     revision = REVISION
 
     def run(tasks, shape, streams, planes, work):
@@ -112,19 +121,28 @@ def direct(vectors, further):
                 if residual:
                     prefetch_read(vectors, other + soon)
                 total = filled(vectors, read_f32(address(bias), 4 * row))
+                others = filled(vectors, np.float32(0))
                 listed_at = address(counts) + 2 * i
-                total, at0 = segment(total, source, values, offsets, at0, read_u16(listed_at, 0))
+                total, others, at0 = segment(total, others, split, source, values, offsets, at0, read_u16(listed_at, 0))
                 if wanted > 1:
-                    total, at1 = segment(total, source, values, offsets, at1, read_u16(listed_at + 2 * M, 0))
+                    total, others, at1 = segment(
+                        total, others, split, source, values, offsets, at1, read_u16(listed_at + 2 * M, 0)
+                    )
                 if wanted > 2:
-                    total, at2 = segment(total, source, values, offsets, at2, read_u16(listed_at + 4 * M, 0))
+                    total, others, at2 = segment(
+                        total, others, split, source, values, offsets, at2, read_u16(listed_at + 4 * M, 0)
+                    )
                 if wanted > 3:
-                    total, at3 = segment(total, source, values, offsets, at3, read_u16(listed_at + 6 * M, 0))
+                    total, others, at3 = segment(
+                        total, others, split, source, values, offsets, at3, read_u16(listed_at + 6 * M, 0)
+                    )
                 if further:
                     for level in range(IN_REGISTERS, wanted):
                         at, count = read_i64(places, 8 * level), read_u16(listed_at + 2 * M * level, 0)
-                        total, at = segment(total, source, values, offsets, at, count)
+                        total, others, at = segment(total, others, split, source, values, offsets, at, count)
                         write_i64(places, 8 * level, at)
+                if split:
+                    total = add_bundles(total, others)
                 if residual:
                     total = add_from(total, opaque(other + 4 * stride * row))
                 store(opaque(target + 4 * stride * row), keep_lanes(clamp(total, lowest, highest), lanes))

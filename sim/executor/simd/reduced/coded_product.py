@@ -17,7 +17,8 @@ MOST_CODES = formats_kernel.CODE_MASK + 1
 
 
 class CodedProduct(FloatReduced):
-    """:class:`Product` for weights of few different values, such as powers of two: equal to it bit by bit.
+    """:class:`Product` for weights of few different values, such as powers of two: the same float32 products, added one by
+    one, which is bit by bit the same where a tile has more than ``windowed_kernel.TWO_SUMS`` vectors.
 
     A non-zero takes 2 bytes instead of 6: its offset into the window's scratch is a multiple of 64, and its code stands
     in the six bits below.
