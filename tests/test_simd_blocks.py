@@ -97,9 +97,17 @@ def test_nan_and_infinity_reach_what_they_must(drawn: tuple[Case, Choice, int], 
     check_wrong_value(drawn, value, place)
 
 
+#: All widths; the property tests above draw from them, too.
+EVERY = [
+    pytest.param(rows, vectors, marks=() if vectors == 1 else pytest.mark.long)
+    for rows, widths in WIDTHS.items()
+    for vectors in widths
+]
+
+
 @compiled
 @pytest.mark.parametrize("window", [0, 7])
-@pytest.mark.parametrize(("rows", "vectors"), [(r, v) for r, widths in WIDTHS.items() for v in widths])
+@pytest.mark.parametrize(("rows", "vectors"), EVERY)
 def test_every_compiled_width(rows: int, vectors: int, window: int) -> None:
     """Rows that the group does not divide, positions that the width divides, a level without weights."""
     layer = conv("c", "input", C=19, H=2, W=8 * vectors, K=2 * rows + 1, R=1)
@@ -120,6 +128,7 @@ def test_denormals_are_zeros() -> None:
     assert not run_choice(case, Choice("blocks", 1, 0, 8), level=0).any()
 
 
+@pytest.mark.long
 @compiled
 @pytest.mark.parametrize("processor", ["generic", "haswell"])
 def test_other_processors_give_the_same_bits(processor: str) -> None:

@@ -39,6 +39,7 @@ def outputs(folder: Path, **environment: str) -> tuple[np.ndarray, np.ndarray]:
     return found["features"], found["logits"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not (X86 and COMPILES), reason="names of x86 processors")
 @pytest.mark.parametrize(
     "processor", [{"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}, {"NUMBA_CPU_NAME": "generic"}]

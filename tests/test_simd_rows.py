@@ -331,7 +331,7 @@ sys.stdout.write(p.outputs.tobytes().hex())
 
 
 @pytest.mark.skipif(not X86, reason="names of x86 processors")
-@pytest.mark.parametrize("processor", ["generic", "haswell"])
+@pytest.mark.parametrize("processor", [pytest.param("generic", marks=pytest.mark.long), "haswell"])
 def test_other_processors_give_the_same_bits(processor: str) -> None:
     """AVX2 and plain SSE2: without permutes and expansions, and where a fused multiply-add is a library call."""
     features = {"generic": "", "haswell": "+avx2,+fma"}[processor]
