@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestling.sim.executor.simd.native import native
+from nestling.sim.executor.simd.native import natives
 from nestling.sim.executor.simd.program import Program
-from nestling.sim.executor.simd.team import Call, call
+from nestling.sim.executor.simd.team import Call, Team, call
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from numba import njit
 
@@ -38,7 +38,13 @@ def record(tasks, found, matrix, mixed, single, double, truth, few, thread):  # 
 def divide(tasks, out, by):  # type: ignore[no-untyped-def]
     """Fail where ``by`` is 0."""
     tasks[0] = tasks[1]
-    out[0] = 1 // by
+    out[0] = 1 // by[0]
+
+
+@njit(nogil=True)
+def ignore(tasks, number):  # type: ignore[no-untyped-def]
+    """Nothing."""
+    tasks[0] = tasks[1]
 
 
 sizes = st.integers(0, 5)
@@ -66,17 +72,30 @@ def follow(step: Call, *, thread: int) -> None:
     program.run(1 - thread)
 
 
-def test_a_failing_kernel_is_named() -> None:
-    out = np.zeros(1)
-    program = Program([call(divide, 1, out, 1), call(divide, 1, out, 0)], 1)
-    program.rewind()
-    with pytest.raises(RuntimeError, match=r"step 1 .*divide"):
-        program.run(0)
-    assert out[0] == 1
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_failing_kernel_is_named_and_the_next_run_works(threads: int) -> None:
+    out, by = np.zeros(1), np.zeros(1, np.int64)
+    by[0] = 2
+    steps = [call(divide, 1, out, by), call(divide, 1, np.zeros(1), by[:1]), call(divide, 1, np.zeros(1), by)]
+    program, team = Program(steps, threads), Team(threads)
+    for divisor in (0, 1, 0, 2):
+        by[0] = divisor
+        program.rewind()
+        if divisor:
+            team.together(program.run)
+            assert out[0] == 1 // divisor
+        else:
+            with pytest.raises(RuntimeError, match=r"kernel '.*divide' failed in step 0"):
+                team.together(program.run)
 
 
-def test_arguments_stay_where_they_are() -> None:
-    step = call(divide, 1, np.zeros(1), 1)
-    one, other = native(step, 0), native(step, 0)
+def test_arguments_stay_where_they_are_for_every_thread() -> None:
+    one, other = natives(call(divide, 1, np.zeros(1), np.ones(1, np.int64)), 2)
     assert one.numbers[2] == one.parts.ctypes.data != other.numbers[2]
     assert one.numbers[:2] == other.numbers[:2]
+
+
+def test_what_is_no_number_is_refused() -> None:
+    step = call(ignore, 1, 1 + 2j)
+    with pytest.raises(TypeError, match="arrays, numbers and tuples of them, not complex128"):
+        natives(step, 1)

@@ -13,6 +13,7 @@ from nestling.sim.executor.executor import TOLERANCE
 from nestling.sim.executor.simd.network import PlaneNetwork, unsupported
 from nestling.sim.executor.simd.planner import Planner
 from nestling.sim.executor.simd.product import Choice, LayerPlan
+from nestling.sim.executor.simd.program_kernel import follow_images
 from nestling.sim.executor.simd.team import Call
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
 from nestling.workloads.bundled import FASHION_SCALE, load_bundled
@@ -326,3 +327,18 @@ def test_a_damaged_table_counts_as_unmeasured(tmp_path: Path) -> None:
     planner.tune(zigzag())
     next(tmp_path.iterdir()).write_text("[1, 2")
     assert Planner(tmp_path).measured == 0
+
+
+def test_a_prepared_network_compiles_nothing_for_any_batch() -> None:
+    network = PlaneNetwork(filled(zigzag()))
+    network.prepare(0)
+    compiled = len(follow_images.overloads)
+    images = np.random.default_rng(0).normal(size=(5, int(np.prod(network.input_shape)))).astype(np.float32)
+    expected = np.stack([network.run(image, 0) for image in images])
+    fixed = images.copy()
+    fixed.flags.writeable = False
+    for batch in (images, fixed, np.repeat(images, 2, axis=0)[::2], np.asfortranarray(images), images[:0]):
+        outputs = np.zeros((len(batch), expected.shape[1]), np.float32)
+        network.run_batch(batch, 0, outputs)
+        np.testing.assert_array_equal(outputs, expected[: len(batch)])
+    assert len(follow_images.overloads) == compiled

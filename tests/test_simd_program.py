@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -39,25 +40,6 @@ def test_every_step_waits_for_the_one_before(threads: int, channels: int) -> Non
         np.testing.assert_array_equal(x, np.float32(2.0**40))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_plain_functions_run_once_and_in_order(threads: int) -> None:
-    doubling, x, _ = doublings(1, 3)
-    seen: list[float] = []
-
-    def look() -> None:
-        time.sleep(1e-3)  # longer than kernels wait
-        seen.append(float(x[0, 0, 0]))
-
-    steps: list[Call | Callable[[], None]] = [look, *doubling, look, *doubling, *doubling, look]
-    program, team = Program(steps, threads), Team(threads)
-    for _ in range(3):
-        x[:] = 1
-        seen.clear()
-        program.rewind()
-        team.together(program.run)
-        assert seen == [1, 2, 8]
-
-
 def test_a_step_without_tasks_is_passed() -> None:
     steps, x, _ = doublings(2, 4)
     empty = steps[0]._replace(tasks=np.zeros(2, np.int64))
@@ -65,27 +47,6 @@ def test_a_step_without_tasks_is_passed() -> None:
     program.rewind()
     team.together(program.run)
     np.testing.assert_array_equal(x, np.float32(4))
-
-
-@pytest.mark.parametrize("threads", [1, 4])
-def test_a_failure_ends_every_thread_and_the_next_run_works(threads: int) -> None:
-    steps, x, _ = doublings(10, 3)
-    broken = [True]
-
-    def fails() -> None:
-        if broken[0]:
-            raise RuntimeError("broken")
-
-    program, team = Program([*steps, fails, *steps], threads), Team(threads)
-    program.rewind()
-    with pytest.raises(RuntimeError, match="broken"):
-        team.together(program.run)
-    np.testing.assert_array_equal(x, np.float32(2.0**10))
-    broken[0] = False
-    x[:] = 1
-    program.rewind()
-    team.together(program.run)
-    np.testing.assert_array_equal(x, np.float32(2.0**20))
 
 
 def test_idle_threads_use_no_processor_time() -> None:
@@ -108,3 +69,36 @@ def test_threads_end_with_their_team() -> None:
     for thread in started:
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of POSIX threads")
+def test_an_interrupt_waits_for_every_thread() -> None:
+    team, ended, main = Team(2), [], threading.get_ident()
+
+    def slow(thread: int) -> None:
+        if thread == 1:
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.2)
+        ended.append(thread)
+
+    for _ in range(3):
+        ended.clear()
+        with pytest.raises(KeyboardInterrupt):
+            team.together(slow)
+        assert 1 in ended
+    ended.clear()
+    team.together(ended.append)
+    assert sorted(ended) == [0, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that are copied")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    team, ended = Team(2), []
+    team.together(ended.append)
+    child = os.fork()
+    if not child:
+        team.together(ended.append)
+        os._exit(len(ended))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    team.together(ended.append)
+    assert sorted(ended) == [0, 0, 1, 1]

@@ -22,16 +22,19 @@ class Native(NamedTuple):
     parts: NDArray[np.uint64]
 
 
-def native(call: Call, thread: int) -> Native:
-    """The call of one thread. The arrays among its arguments must live, and stay where they are, as long as it is used."""
+def natives(call: Call, threads: int) -> list[Native]:
+    """The call of each thread. The arrays among its arguments must live and stay where they are as long as these are used."""
     load_kernels([call])
     kinds = argument_types(call)
     compiled = call.kernel.overloads[kinds]
     kernel = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    given = (call.tasks, *call.arguments, *(call.extras[thread] if call.extras else ()))
-    values = [part for value, kind in zip(given, kinds, strict=True) for part in native_kernel.parts(value, kind)]
     caller, expected = _caller(compiled.target_context, compiled.signature.return_type, kinds)
-    parts = np.zeros(len(values), np.uint64)
-    for at, (value, kind) in enumerate(zip(values, expected, strict=True)):
-        parts[at : at + 1].view(kind)[0] = value
-    return Native((caller, kernel, parts.ctypes.data), parts)
+    found = []
+    for thread in range(threads):
+        given = (call.tasks, *call.arguments, *(call.extras[thread] if call.extras else ()))
+        values = [part for value, kind in zip(given, kinds, strict=True) for part in native_kernel.parts(value, kind)]
+        parts = np.zeros(len(values), np.uint64)
+        for at, (value, kind) in enumerate(zip(values, expected, strict=True)):
+            parts[at : at + 1].view(kind)[0] = value
+        found.append(Native((caller.address, kernel, parts.ctypes.data), parts))
+    return found

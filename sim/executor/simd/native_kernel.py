@@ -1,11 +1,11 @@
 """How Numba hands arguments to a compiled function: one by one, tuples and arrays taken apart."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core.compiler_lock import global_compiler_lock
 
 from .vectors_kernel import _I64
 
@@ -19,16 +19,23 @@ def parts(value: Any, kind: Any) -> Iterator[Any]:
     elif isinstance(kind, types.BaseTuple):
         for one, its_kind in zip(value, kind, strict=True):
             yield from parts(one, its_kind)
-    else:
+    elif isinstance(kind, types.Integer | types.Float | types.Boolean):
         yield value
+    else:
+        raise TypeError(f"a kernel called by address takes arrays, numbers and tuples of them, not {kind}")
 
 
-def make_caller(context: Any, result: Any, kinds: tuple[Any, ...]) -> tuple[int, list[str]]:
-    """Address of int32 status(kernel, arguments) for kernels of one signature, which loads the parts of its arguments from
-    memory, 8 bytes each, and calls the kernel; and the NumPy type of every part."""
+class Caller(NamedTuple):
+    """``address`` of int32 status(kernel, arguments); ``engine`` owns its code."""
+
+    address: int
+    engine: Any
+
+
+def make_caller(context: Any, result: Any, kinds: tuple[Any, ...]) -> tuple[Caller, list[str]]:
+    """What calls kernels of one signature with arguments in memory, 8 bytes each, and the NumPy type of every part."""
     signature = context.call_conv.get_function_type(result, kinds)
-    library = context.codegen().create_library(_NAME)
-    module = library.create_ir_module(_NAME)
+    module = ir.Module(_NAME)
     function = ir.Function(module, ir.FunctionType(signature.return_type, [_I64, _I64]), _NAME)
     builder = ir.IRBuilder(function.append_basic_block())
     results = [builder.alloca(pointer.pointee) for pointer in signature.args[:2]]
@@ -38,10 +45,10 @@ def make_caller(context: Any, result: Any, kinds: tuple[Any, ...]) -> tuple[int,
     ]
     kernel = builder.inttoptr(function.args[0], signature.as_pointer())
     builder.ret(builder.call(kernel, [*results, *arguments]))
-    with global_compiler_lock:
-        library.add_ir_module(module)
-        library.finalize()
-    return library.get_pointer_to_function(_NAME), [_in_memory(kind) for kind in signature.args[2:]]
+    machine = llvm.Target.from_default_triple().create_target_machine(opt=0)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
+    engine.finalize_object()
+    return Caller(engine.get_function_address(_NAME), engine), [_in_memory(kind) for kind in signature.args[2:]]
 
 
 def _in_memory(kind: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 
 #: Which kernels run a convolution: called with the layer, its weights, source and target layout.
 Chooser = Callable[[Layer, NestedWeights, PlaneLayout, PlaneLayout], LayerPlan]
-#: One step of a program: a kernel call, or a plain function for what NumPy copies.
-Step = Call | Callable[[], None]
 
+#: Seconds after which a batch comes back to the interpreter.
+_CALL_S = 0.05
 _CLAMPS: Mapping[str, tuple[float, float]] = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 _GATES = {
     "silu": gate_kernel.SILU,
@@ -50,8 +51,8 @@ _GATES = {
 class PlaneNetwork:
     """Runs single images of a convolutional network. Weights are stored once for all levels; memory is planned once.
 
-    The first run at a level makes its program: one kernel call per layer with all arguments bound, so that switching
-    levels costs nothing and a layer costs one call.
+    The first run at a level makes its program: kernel calls with all arguments bound, mostly one per layer, so that
+    switching levels costs nothing.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ class PlaneNetwork:
         if values.size != self._inside.size or not _same_axes(values.shape, self.input_shape):
             raise InputError(f"image has shape {values.shape}; network '{self.network.name}' needs {self.input_shape}")
         outputs = np.empty((1, *self._outcome.shape), np.float32)
-        self._infer(program, np.ascontiguousarray(values).reshape(1, *self._inside.shape), outputs)
+        self._infer(program, values.reshape(1, *self._inside.shape), outputs)
         return outputs.reshape(-1)
 
     def run_batch(self, images: Floats, level: Level, outputs: Floats) -> None:
@@ -160,12 +161,12 @@ class PlaneNetwork:
         """
         program, count = self._program(level), len(images)
         inputs, results = images.reshape(count, *self._inside.shape), outputs.reshape(count, *self._outcome.shape)
-        self._infer(program, np.ascontiguousarray(inputs), results)
+        self._infer(program, inputs, results)
 
     def _infer(self, program: Program, images: Floats, outputs: Floats) -> None:
-        """The last layer's outputs (N, channels, height, width) for images of the input's shape, both contiguous."""
-        if program.native:
-            program.run_images(images, self._inside, self._outcome, outputs)
+        """The last layer's outputs (N, channels, height, width) for images of the input's shape."""
+        if self.threads == 1:
+            self._infer_alone(program, images, outputs)
             return
         for image, output in zip(images, outputs, strict=True):
             self._inside[:] = image
@@ -173,11 +174,24 @@ class PlaneNetwork:
             self._team.together(program.run)
             output[:] = self._outcome
 
+    def _infer_alone(self, program: Program, images: Floats, outputs: Floats) -> None:
+        """Many images in one call, but not for so long that an interrupt would seem lost."""
+        first, count = 0, 1
+        while first < len(images):
+            some = slice(first, first + count)
+            start = time.perf_counter()
+            # Memory that may not be written is another type for Numba, which would compile once more.
+            program.run_images(
+                np.require(images[some], requirements=("C", "W")), self._inside, self._outcome, outputs[some]
+            )
+            first += count
+            count = max(1, int(count * _CALL_S / (time.perf_counter() - start)))
+
     def tensor(self, name: str) -> Floats:
         """A layer's output (channels, height, width) as the last run left it, unless its memory was used again."""
         return self._layouts[name].view(self._buffers[name])
 
-    def steps(self, level: Level) -> list[tuple[str, Step]]:
+    def steps(self, level: Level) -> list[tuple[str, Call]]:
         """The program of a level with each step's layer, for profiles."""
         levels = self.levels(level)
         return [
@@ -193,7 +207,10 @@ class PlaneNetwork:
         if key not in self._programs:
             steps = [step for _, step in self.steps(level)]
             load_kernels(steps, self.progress)
-            self._programs[key] = Program(steps, self.threads)
+            program = self._programs[key] = Program(steps, self.threads)
+            if self.threads == 1:  # what carries images through it is loaded, too
+                image, output = (np.empty((0, *one.shape), np.float32) for one in (self._inside, self._outcome))
+                program.run_images(image, self._inside, self._outcome, output)
         return self._programs[key]
 
     def levels(self, level: Level) -> dict[str, int]:
@@ -216,7 +233,7 @@ class PlaneNetwork:
         plan = self.plans[layer.name] = choose(layer, weights, source, target)
         return product_for(layer, weights, source, target, choice=plan.sparse, threads=self.threads)
 
-    def _clearing(self, name: str) -> list[Step]:
+    def _clearing(self, name: str) -> list[Call]:
         """Zeros around tensors in memory that others use, too; between the rows of those that are not written in tiles."""
         if name not in self._shared:
             return []
@@ -225,7 +242,7 @@ class PlaneNetwork:
         gaps = max((self._layouts[x].channels for x in names if x not in tiled), default=0)
         return [call(packing_kernel.clear, layout.channels, memory, layout.dimensions, gaps)]
 
-    def _layer_steps(self, layer: Layer, level: int) -> list[Step]:
+    def _layer_steps(self, layer: Layer, level: int) -> list[Call]:
         if layer.name in self._fused.values():
             return []  # written by the product
         if layer.op in CONV_OPS:
@@ -234,7 +251,7 @@ class PlaneNetwork:
         layout = self._layouts[layer.name]
         target, masks = layout.dimensions, layout.masks(1)
         x = [self._buffers[name] for name in layer.sources]
-        steps: list[Step] = []
+        steps: list[Call] = []
         if layer.op == "linear":
             steps += self._linear(layer, level)
         elif layer.op == "concat":
@@ -246,7 +263,7 @@ class PlaneNetwork:
             wide, narrow = sorted(layer.sources, key=lambda name: -self._layouts[name].positions)
             factors = self.tensor(narrow)
             if factors[0].size > 1:
-                steps += [lambda: self._multiply(layer)]
+                steps += [call(packing_kernel.multiply, layout.channels, x[0], x[1], out, target, masks)]
             else:
                 scales = (self._buffers[wide], factors[:, 0, 0], out, target, masks)
                 steps += [call(packing_kernel.scale, layout.channels, *scales)]
@@ -254,11 +271,11 @@ class PlaneNetwork:
             steps += self._poolings[layer.name].calls(x[0], out, self._phases.get(layer.name))
         return steps + self._gate(layer.name, layer.activation)
 
-    def _convolution(self, layer: Layer, level: int) -> list[Step]:
+    def _convolution(self, layer: Layer, level: int) -> list[Call]:
         product, x = self.products[layer.name], self._buffers[layer.sources[0]]
         last, added = self.written_by(layer)
         residual = None if added is None else self._buffers[added]
-        steps: list[Step] = []
+        steps: list[Call] = []
         if product.packs:
             phases = self._phases[layer.name]
             steps.append(product.packing(x, phases))
@@ -297,7 +314,7 @@ class PlaneNetwork:
         levels = self.levels(level)
         return {name: plans[name].format(one) if name in plans else "float32" for name, one in levels.items()}
 
-    def _linear(self, layer: Layer, level: int) -> list[Step]:
+    def _linear(self, layer: Layer, level: int) -> list[Call]:
         """A fully connected layer: its input's values in channel order, the product, its outputs in planes."""
         row, vectors = self._rows[layer.name], _vectors(layer)
         x, out = self.tensor(layer.sources[0]), self.tensor(layer.name)
@@ -311,9 +328,9 @@ class PlaneNetwork:
         biases = self.network.biases.get(layer.name)
         return np.zeros(layer.K, np.float32) if biases is None else np.ascontiguousarray(biases[level], np.float32)
 
-    def _concatenate(self, layer: Layer) -> list[Step]:
+    def _concatenate(self, layer: Layer) -> list[Call]:
         out, masks, first = self._buffers[layer.name], self._layouts[layer.name].masks(1), 0
-        steps: list[Step] = []
+        steps: list[Call] = []
         for name in layer.sources:
             layout = self._layouts[name]
             place = out[first * layout.stride :]
@@ -323,11 +340,7 @@ class PlaneNetwork:
             first += layout.channels
         return steps
 
-    def _multiply(self, layer: Layer) -> None:
-        left, right = (self.tensor(name) for name in layer.sources)
-        np.multiply(left, right, out=self.tensor(layer.name))
-
-    def _gate(self, name: str, activation: str) -> list[Step]:
+    def _gate(self, name: str, activation: str) -> list[Call]:
         if activation not in _GATES:
             return []
         layout = self._layouts[name]
@@ -354,8 +367,8 @@ def unsupported(network: Network) -> list[str]:
 
 def _copying(source: Floats, target: Floats) -> Call:
     """The call that copies a tensor to a view of memory in another order, both (channels, height, width)."""
-    places = [(array.ctypes.data, *array.strides) for array in (source, target)]
-    return call(packing_kernel.copy_cells, source.shape[0], *places, source.shape)
+    (x, source_strides), (out, target_strides) = ((array[:1, 0, 0], array.strides) for array in (source, target))
+    return call(packing_kernel.copy_cells, source.shape[0], x, source_strides, out, target_strides, source.shape)
 
 
 def _same_axes(shape: tuple[int, ...], needed: tuple[int, ...]) -> bool:

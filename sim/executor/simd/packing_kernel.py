@@ -25,6 +25,7 @@ from .vectors_kernel import (
     read_f32,
     store,
     times,
+    times_from,
     write_f32,
 )
 
@@ -201,6 +202,25 @@ def _scaler(revision):
 scale = _scaler(REVISION)
 
 
+def _multiplier(revision):
+    def multiply(tasks, x, y, out, target, masks):
+        """out = x * y for three tensors of one layout: for channel, for vector of its plane."""
+        _ = revision
+        lead, stride = target[4:]
+        c = take_channel(tasks, -1)
+        while c < tasks[1]:
+            for tile in range(len(masks)):
+                at = 4 * (c * stride + lead) + 64 * tile
+                product = times_from(load(1, address(x) + at), address(y) + at)
+                store(address(out) + at, keep_lanes(product, address(masks) + 2 * tile))
+            c = take_channel(tasks, c)
+
+    return njit(nogil=True, cache=True)(multiply)
+
+
+multiply = _multiplier(REVISION)
+
+
 def _copier(revision):
     def copy(tasks, x, out, target, masks):
         """out = x for two tensors of one layout: for channel, for vector of its plane."""
@@ -220,22 +240,23 @@ copy = _copier(REVISION)
 
 
 def _cell_copier(revision):
-    def copy_cells(tasks, source, target, shape):
+    def copy_cells(tasks, x, source, out, target, shape):
         """Copy a tensor to memory of another order: for channel, for row, for cell.
 
-        ``source``, ``target``: the first cell's address, then bytes from channel to channel, row to row, cell to cell.
+        ``x``, ``out``: float32 (1,), the first cell of each; ``source``, ``target``: bytes from channel to channel, row to
+        row, cell to cell.
         """
         _ = revision
         _, height, width = shape
         c = take_channel(tasks, -1)
         while c < tasks[1]:
             for row in range(height):
-                at = source[0] + c * source[1] + row * source[2]
-                to = target[0] + c * target[1] + row * target[2]
+                at = address(x) + c * source[0] + row * source[1]
+                to = address(out) + c * target[0] + row * target[1]
                 for _ in range(width):
                     write_f32(to, 0, read_f32(at, 0))
-                    at += source[3]
-                    to += target[3]
+                    at += source[2]
+                    to += target[2]
             c = take_channel(tasks, c)
 
     return njit(nogil=True, cache=True)(copy_cells)

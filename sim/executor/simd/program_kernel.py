@@ -7,7 +7,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from .machine_kernel import release, take_run
-from .vectors_kernel import _I32, _I64, REVISION, address, read_i64
+from .vectors_kernel import _I32, _I64, LANES, REVISION, address, load, read_f32, read_i64, store, write_f32
 
 #: int64 elements between the counters of two steps: a cache line, so that threads at different steps do not disturb
 #: each other.
@@ -70,13 +70,11 @@ def _follower(revision):
 def _repeater(revision):
     def follow_images(calls, tasks, visits, asleep, images, inside, outcome, outputs):
         """For image of ``images``, (N, C, H, W): copy it to ``inside``, do all steps alone, copy ``outcome`` to ``outputs``,
-        (N, K, P, Q). Returns as ``follow``; the arguments that it shares are the same."""
+        (N, K, P, Q). Returns as ``follow``; the arguments that it shares are the same. Cells of a row are neighbours."""
         _ = revision
         for image in range(len(images)):
             _copy(images[image], inside)
-            visits[:, 0] = 0
-            tasks[:, 0] = CLOSED
-            tasks[0, 0] = 0
+            rewind(tasks, visits)
             reached = follow(calls, tasks, visits, asleep, 0, len(calls))
             if reached < len(calls):
                 return reached
@@ -86,12 +84,29 @@ def _repeater(revision):
     return njit(nogil=True, cache=True)(follow_images)
 
 
+def _rewinder(revision):
+    def rewind(tasks, visits):
+        """Close every step but the first; nobody may be at any."""
+        _ = revision
+        for step in range(len(tasks)):
+            visits[step, 0] = 0
+            tasks[step, 0] = 0 if step == 0 else CLOSED
+
+    return njit(cache=True)(rewind)
+
+
 @njit(inline="always")
 def _copy(source, target):
-    for c in range(source.shape[0]):
-        for y in range(source.shape[1]):
-            for x in range(source.shape[2]):
-                target[c, y, x] = source[c, y, x]
+    channels, height, width = source.shape
+    whole = width - width % LANES
+    for c in range(channels):
+        for y in range(height):
+            at = address(source) + c * source.strides[0] + y * source.strides[1]
+            to = address(target) + c * target.strides[0] + y * target.strides[1]
+            for x in range(0, whole, LANES):
+                store(to + 4 * x, load(1, at + 4 * x))
+            for x in range(whole, width):
+                write_f32(to, 4 * x, read_f32(at, 4 * x))
 
 
 @njit(inline="always")
@@ -102,10 +117,16 @@ def enter(visits, step):
 
 @njit(inline="always")
 def leave(tasks, visits, step):
-    """Go from a step: -1 if it has tasks left; 1 if all are done, and the next step is open now; 0 if others are at some."""
-    before = take_run(address(visits) + 8 * APART * step, 1)
+    """Go from a step: -1 if it had tasks left; 1 if all are done, and the next step is open now; 0 if others are at some.
+
+    First the tasks, then the visits: who saw that all are taken and that everybody who came has gone knows that all are
+    done. The other way round somebody could come, take the last task, and be overlooked. Whoever took the last task sees
+    that none is left, and who is told -1 comes again, so that one of them opens the next step.
+    """
     counter = address(tasks) + 8 * APART * step
-    if read_i64(counter, 0) < tasks[step, 1]:  # not before the visit has ended: who ends the last one must see it
+    left = read_i64(counter, 0) < tasks[step, 1]
+    before = take_run(address(visits) + 8 * APART * step, 1)
+    if left:
         return -1
     if before // CAME != before % CAME + 1:
         return 0
@@ -114,21 +135,6 @@ def leave(tasks, visits, step):
     return 1
 
 
-def _ends(revision):
-    def begin(tasks, visits, step):
-        """Come to a step of one task and take it: the number taken."""
-        _ = revision
-        enter(visits, step)
-        return take_run(address(tasks) + 8 * APART * step, 1)
-
-    def finish(tasks, visits, step):
-        """:func:`leave`, from the interpreter."""
-        _ = revision
-        return leave(tasks, visits, step)
-
-    return tuple(njit(nogil=True, cache=True)(each) for each in (begin, finish))
-
-
 follow = _follower(REVISION)
+rewind = _rewinder(REVISION)
 follow_images = _repeater(REVISION)
-begin, finish = _ends(REVISION)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+#: Seconds after which a caller looks whether all have ended if their signal was lost with an interrupt.
+_LOOK_S = 0.1
 #: Called with the number of the thread.
 Job = Callable[[int], None]
 
@@ -39,13 +43,18 @@ def call(kernel: Any, count: int, *arguments: Any, extras: Sequence[tuple[Any, .
 
 
 class Team:
-    """``threads`` threads, the caller being the first. Idle ones sleep; a job returns when every thread has done it."""
+    """``threads`` threads, the caller being the first. Idle ones sleep; a job returns when every thread has done it, even if
+    the caller is interrupted meanwhile (Ctrl-C): what a thread works on must not be used before."""
 
     def __init__(self, threads: int) -> None:
-        self._done: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._jobs: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(threads - 1)]
+        self._others = threads - 1
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._jobs: list[SimpleQueue[_Task | None]] = [SimpleQueue() for _ in range(self._others)]
         for index, jobs in enumerate(self._jobs, start=1):
-            Thread(target=_work, args=(index, jobs, self._done), daemon=True).start()
+            Thread(target=_work, args=(index, jobs), daemon=True).start()
         self._close = weakref.finalize(self, _stop, self._jobs)
 
     def run(self, call: Call) -> None:
@@ -58,27 +67,46 @@ class Team:
 
     def together(self, job: Job) -> None:
         """Call job(thread) in every thread."""
+        if os.getpid() != self._process:
+            self._start()  # a fork has copied no thread
+        task = _Task(job, [], SimpleQueue())
+        interrupt: KeyboardInterrupt | None = None
         for jobs in self._jobs:
-            jobs.put(job)
+            jobs.put(task)
         try:
             job(0)
         finally:
-            failures = [failure for failure in (self._done.get() for _ in self._jobs) if failure is not None]
+            while len(task.ended) < len(self._jobs):
+                try:
+                    with suppress(Empty):
+                        task.signal.get(timeout=_LOOK_S)
+                except KeyboardInterrupt as pressed:
+                    interrupt = pressed
+        failures = [failure for failure in (interrupt, *task.ended) if failure is not None]
         if failures:
             raise failures[0]
 
 
-def _work(index: int, jobs: SimpleQueue[Job | None], done: SimpleQueue[BaseException | None]) -> None:
-    while (job := jobs.get()) is not None:
+class _Task(NamedTuple):
+    """A job; how it ended in each thread (None: well); and a signal each time it has."""
+
+    job: Job
+    ended: list[BaseException | None]
+    signal: SimpleQueue[None]
+
+
+def _work(index: int, jobs: SimpleQueue[_Task | None]) -> None:
+    while (task := jobs.get()) is not None:
+        ended: BaseException | None = None
         try:
-            job(index)
+            task.job(index)
         except BaseException as failure:  # handed to the caller, who waits for it
-            done.put(failure)
-        else:
-            done.put(None)
-        del job  # or this thread would keep alive what the job belongs to
+            ended = failure
+        task.ended.append(ended)
+        task.signal.put(None)
+        del task, ended  # or this thread would keep alive what the job belongs to
 
 
-def _stop(jobs: Sequence[SimpleQueue[Job | None]]) -> None:
+def _stop(jobs: Sequence[SimpleQueue[_Task | None]]) -> None:
     for queue in jobs:
         queue.put(None)

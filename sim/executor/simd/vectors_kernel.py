@@ -222,18 +222,23 @@ read_u16 = _reader(_I16, types.int64, "zext")
 read_u32 = _reader(_I32, types.int64, "zext")
 
 
-@intrinsic
-def add_from(context, bundle, base):
-    """A bundle plus the bundle at the address."""
+def _with_memory(operation):
+    @intrinsic
+    def combine(context, bundle, base):
+        def code(context, builder, signature, args):
+            places = [_at(builder, args[1], ir.Constant(_I64, LINE * i), _VECTOR) for i in range(bundle.count)]
+            pairs = zip(places, _split(builder, args[0], bundle.count), strict=True)
+            combined = [getattr(builder, operation)(builder.load(place, align=4), vector) for place, vector in pairs]
+            return _build(builder, bundle, combined)
 
-    def code(context, builder, signature, args):
-        vectors = [
-            builder.fadd(builder.load(_at(builder, args[1], ir.Constant(_I64, LINE * i), _VECTOR), align=4), total)
-            for i, total in enumerate(_split(builder, args[0], bundle.count))
-        ]
-        return _build(builder, bundle, vectors)
+        return bundle(bundle, types.int64), code
 
-    return bundle(bundle, types.int64), code
+    return combine
+
+
+#: *_from(bundle, address): a bundle plus, or times, the bundle at the address.
+add_from = _with_memory("fadd")
+times_from = _with_memory("fmul")
 
 
 @intrinsic

@@ -20,6 +20,7 @@ from ..dense_product import DenseProduct
 from ..network import PlaneNetwork
 from ..planes import Floats, PlaneLayout, aligned
 from ..prior import best_vectors, likely_plan
+from ..program import Program
 from ..team import Call, Team, call
 from .synthetic import TENSORS, Case, cases, chains, pruned
 from .work import Unit, cleared, copied, network_bytes, units
@@ -90,25 +91,30 @@ def _units(found: Iterable[Case]) -> Iterator[Unit]:
 
 
 def _bare_calls() -> Iterator[Unit]:
-    """What ``PlaneNetwork.run`` does with its image and its output: into planes, and out to new memory; and zeros around a
-    tensor in planes."""
+    """What a program does with its image and its output: into planes, and out of them; and zeros around a tensor in
+    planes."""
     for shape in ((channels, side, side) for channels, side in TENSORS):
         layout = PlaneLayout(*shape, 1)
-        planes, image = layout.new(), aligned(int(np.prod(shape)))
-        inside = layout.view(planes)
-        yield Unit(INPUT, (partial(_copy_in, inside, image),), copied("copy in", shape))
-        yield Unit(INPUT, (partial(_copy_out, inside),), copied("copy out", shape))
+        planes = layout.new()
+        for kernel, ends in _ends(layout.view(planes)).items():
+            yield Unit(INPUT, (ends,), copied(kernel, shape))
         for gaps in (False, True):
             zeros = call(packing_kernel.clear, layout.channels, planes, layout.dimensions, gaps)
             yield Unit(INPUT, (zeros,), cleared(zeros))
 
 
-def _copy_in(inside: Floats, image: Floats) -> None:
-    inside[:] = image.reshape(inside.shape)
-
-
-def _copy_out(inside: Floats) -> None:
-    inside.reshape(-1).copy()
+def _ends(inside: Floats) -> dict[str, Callable[[], None]]:
+    """A program without work, whose image or output is that of a tensor in planes, the other a single number."""
+    idle = call(packing_kernel.clear, 0, aligned(1), PlaneLayout(1, 1, 1, 0).dimensions, False)
+    program, image, number = (
+        Program([idle], 1),
+        np.zeros((1, *inside.shape), np.float32),
+        np.zeros((1, 1, 1, 1), np.float32),
+    )
+    return {
+        "copy in": partial(program.run_images, image, inside, number[0], number),
+        "copy out": partial(program.run_images, number, number[0].copy(), inside, image),
+    }
 
 
 def least_seconds(found: Sequence[Unit], rounds: int, *, cold: bool = False) -> list[float]:

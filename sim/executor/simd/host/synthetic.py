@@ -220,6 +220,7 @@ def _moving(family: str, variant: str, channels: int, side: int) -> list[Layer]:
         "pool": [_strided(channels, side, 3 if variant == "phases" else 2)],
         "maps": [whole],
         "add": [first, _layer("a", "add", (INPUT, "m"), channels, side)],
+        "multiply": [first, _layer("p", "mul", (INPUT, "m"), channels, side)],
         "scale": [whole, _layer("s", "mul", (INPUT, "m"), channels, side)],
         "gate": [replace(_layer("a", "add", (INPUT, "m"), channels, side), activation=gated)],
         "join": [first, replace(_layer("j", "concat", (INPUT, "m"), channels, side), C=2 * channels, K=2 * channels)],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from .....accel.host_cpu import LANES, Work
 from .....workloads.layers import Layer
 from .....workloads.network import INPUT
 from .. import dense_kernel, gate_kernel, packing_kernel, pooling_kernel
-from ..network import PlaneNetwork, Step
+from ..network import PlaneNetwork
 from ..planes import PlaneLayout
 from ..product import Choice, Product
 from ..streams import LevelStreams
@@ -30,7 +30,7 @@ class Unit(NamedTuple):
     """Steps of one layer that are counted together; ``work``: None for a kernel that is not counted here."""
 
     layer: str
-    steps: tuple[Step, ...]
+    steps: tuple[Call | Callable[[], None], ...]
     work: Work | None
 
 
@@ -63,10 +63,8 @@ def network_bytes(works: Iterable[Work | None]) -> int:
     return largest + sum(work.stream_bytes for work in known)
 
 
-def _step_work(runner: PlaneNetwork, layer: Layer, step: Step, *, level: int) -> Work | None:
+def _step_work(runner: PlaneNetwork, layer: Layer, step: Call, *, level: int) -> Work | None:
     """The work of one step, with the useful FLOP of a product: two per retained weight and output position."""
-    if not isinstance(step, Call):
-        return copied("join", runner.tensor(layer.name).shape)
     if not step.extras:  # only products have scratch memory
         count = _COUNTS.get(step.kernel)
         return None if count is None else count(step)
@@ -182,8 +180,8 @@ def dense_work(planes: PlaneLayout, step: Call) -> Work:
     )
 
 
-def _clears(step: Step) -> TypeGuard[Call]:
-    return isinstance(step, Call) and step.kernel is packing_kernel.clear
+def _clears(step: Call) -> bool:
+    return step.kernel is packing_kernel.clear
 
 
 def cleared(call: Call) -> Work:
@@ -229,7 +227,7 @@ def _pool_maps(call: Call) -> Work:
 
 
 def _elementwise(name: str, tensors: int, call: Call) -> Work:
-    """A sum of two tensors, or one tensor scaled by channel."""
+    """A sum or product of two tensors, or one tensor scaled by channel."""
     masks = call.arguments[4]
     vectors = int(call.tasks[1]) * len(masks)
     return Work(name, multiply_adds=vectors, visits=int(call.tasks[1]), input_bytes=tensors * vectors * _LINE,
@@ -258,6 +256,7 @@ _COUNTS: Mapping[Any, Callable[[Call], Work]] = {
     **dict.fromkeys(pooling_kernel.KERNELS.values(), _pool_windows),
     packing_kernel.add: partial(_elementwise, "add", 2),
     packing_kernel.scale: partial(_elementwise, "scale", 1),
+    packing_kernel.multiply: partial(_elementwise, "multiply", 2),
     packing_kernel.copy: _joined,
     gate_kernel.gate: _gate,
 }

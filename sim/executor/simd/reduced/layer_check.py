@@ -24,7 +24,7 @@ from ...store import Level
 from .. import packing_kernel
 from ..planes import Floats
 from ..rows.few_vectors import PlaneRows
-from ..team import Call, Team
+from ..team import Team
 from .choices import LARGEST
 from .half_product import FLOAT_ROUNDOFF
 
@@ -70,9 +70,7 @@ def _shares(runner: PlaneNetwork, image: Floats, level: Level) -> Iterator[tuple
     inside = runner.tensor(INPUT)
     inside[:] = image.reshape(inside.shape)
     for name, step in runner.steps(level):
-        if not isinstance(step, Call):
-            step()
-        elif step.kernel is packing_kernel.copy_cells:
+        if step.kernel is packing_kernel.copy_cells:
             if name in gathered:  # outputs of a fully connected layer, about to be copied
                 yield name, _row_exact(runner, layers[name], levels[name]).share(runner.rows[name].outputs)
             gathered.add(name)
