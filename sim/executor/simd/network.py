@@ -146,8 +146,8 @@ class PlaneNetwork:
         program, values = self._program(level), real_floats(image, "image", "(C, H, W) or flat")
         if values.size != self._inside.size or not _same_axes(values.shape, self.input_shape):
             raise InputError(f"image has shape {values.shape}; network '{self.network.name}' needs {self.input_shape}")
-        outputs = np.empty((1, *self._outcome.shape), np.float32)
-        self._infer(program, values.reshape(1, *self._inside.shape), outputs)
+        outputs = np.empty((1, self._outcome.size), np.float32)
+        self._infer(program, values.reshape(1, -1), outputs)
         return outputs.reshape(-1)
 
     def run_batch(self, images: Floats, level: Level, outputs: Floats) -> None:
@@ -159,20 +159,18 @@ class PlaneNetwork:
         InputError
             for a level that does not exist.
         """
-        program, count = self._program(level), len(images)
-        inputs, results = images.reshape(count, *self._inside.shape), outputs.reshape(count, *self._outcome.shape)
-        self._infer(program, inputs, results)
+        self._infer(self._program(level), images, outputs)
 
     def _infer(self, program: Program, images: Floats, outputs: Floats) -> None:
-        """The last layer's outputs (N, channels, height, width) for images of the input's shape."""
+        """The last layer's outputs for images of the input's size, both (N, elements)."""
         if self.threads == 1:
             self._infer_alone(program, images, outputs)
             return
         for image, output in zip(images, outputs, strict=True):
-            self._inside[:] = image
+            self._inside[:] = image.reshape(self._inside.shape)
             program.rewind()
             self._team.together(program.run)
-            output[:] = self._outcome
+            output[:] = self._outcome.reshape(-1)
 
     def _infer_alone(self, program: Program, images: Floats, outputs: Floats) -> None:
         """Many images in one call, but not for so long that an interrupt would seem lost."""
@@ -181,9 +179,8 @@ class PlaneNetwork:
             some = slice(first, first + count)
             start = time.perf_counter()
             # Memory that may not be written is another type for Numba, which would compile once more.
-            program.run_images(
-                np.require(images[some], requirements=("C", "W")), self._inside, self._outcome, outputs[some]
-            )
+            given = np.require(images[some], requirements=("C", "W"))
+            program.run_images(given, self._inside, self._outcome, outputs[some])
             first += count
             count = max(1, int(count * _CALL_S / (time.perf_counter() - start)))
 
@@ -209,7 +206,7 @@ class PlaneNetwork:
             load_kernels(steps, self.progress)
             program = self._programs[key] = Program(steps, self.threads)
             if self.threads == 1:  # what carries images through it is loaded, too
-                image, output = (np.empty((0, *one.shape), np.float32) for one in (self._inside, self._outcome))
+                image, output = (np.empty((0, one.size), np.float32) for one in (self._inside, self._outcome))
                 program.run_images(image, self._inside, self._outcome, output)
         return self._programs[key]
 

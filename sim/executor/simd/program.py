@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Event
+from typing import Any
 
 import numpy as np
 
@@ -39,10 +40,10 @@ class Program:
         follow(self._calls[0], self._tasks, self._visits, self._asleep, 0, 0)  # is loaded or compiled here
 
     def run_images(self, images: Floats, inside: Floats, outcome: Floats, outputs: Floats) -> None:
-        """All steps on one thread for each of ``images``, (N, C, H, W), which go to ``inside``, (C, H, W); the ``outcome``,
-        (K, P, Q), goes to ``outputs``, (N, K, P, Q). In all of them the cells of a row are neighbours."""
+        """All steps on one thread for each of ``images``, (N, elements), which go to ``inside``, (C, H, W); the ``outcome``,
+        (K, P, Q), goes to ``outputs``, (N, elements)."""
         counters = self._tasks, self._visits, self._asleep
-        self._check(follow_images(self._calls[0], *counters, images, inside, outcome, outputs))
+        self._check(follow_images(self._calls[0], *counters, images, place(inside), place(outcome), outputs))
 
     def rewind(self) -> None:
         """Make ready for a run; no thread may be running."""
@@ -84,3 +85,10 @@ class Program:
         if self._closed(step):  # else it was opened meanwhile
             self._opened.wait(_SLEEP_S)
         self._asleep[thread] = 0
+
+
+def place(tensor: Floats) -> tuple[Any, ...]:
+    """A tensor (channels, height, width) whose rows have their cells side by side: the first cell, the sizes, and bytes from
+    channel to channel and row to row."""
+    assert tensor.strides[2] == tensor.itemsize or tensor.shape[2] == 1
+    return tensor[:1, 0, 0], *tensor.shape, *tensor.strides[:2]

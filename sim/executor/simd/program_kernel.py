@@ -69,19 +69,37 @@ def _follower(revision):
 
 def _repeater(revision):
     def follow_images(calls, tasks, visits, asleep, images, inside, outcome, outputs):
-        """For image of ``images``, (N, C, H, W): copy it to ``inside``, do all steps alone, copy ``outcome`` to ``outputs``,
-        (N, K, P, Q). Returns as ``follow``; the arguments that it shares are the same. Cells of a row are neighbours."""
+        """For image of ``images``, float32 (N, elements): copy it to ``inside``, do all steps alone, copy ``outcome`` to
+        ``outputs``, (N, elements). Returns as ``follow``; the arguments that it shares are the same.
+
+        ``inside``, ``outcome``: places of tensors, see ``program.place``: one type for any layout, so one compilation.
+        """
         _ = revision
         for image in range(len(images)):
-            _copy(images[image], inside)
+            _copy(address(images) + image * images.strides[0], inside, 1)
             rewind(tasks, visits)
             reached = follow(calls, tasks, visits, asleep, 0, len(calls))
             if reached < len(calls):
                 return reached
-            _copy(outcome, outputs[image])
+            _copy(address(outputs) + image * outputs.strides[0], outcome, 0)
         return len(calls)
 
     return njit(nogil=True, cache=True)(follow_images)
+
+
+@njit(inline="always")
+def _copy(plain, place, inwards):
+    first, channels, height, width, channel_bytes, row_bytes = place
+    whole = width - width % LANES
+    for c in range(channels):
+        for y in range(height):
+            planes = address(first) + c * channel_bytes + y * row_bytes
+            at, to = (plain, planes) if inwards else (planes, plain)
+            for x in range(0, whole, LANES):
+                store(to + 4 * x, load(1, at + 4 * x))
+            for x in range(whole, width):
+                write_f32(to, 4 * x, read_f32(at, 4 * x))
+            plain += 4 * width
 
 
 def _rewinder(revision):
@@ -93,20 +111,6 @@ def _rewinder(revision):
             tasks[step, 0] = 0 if step == 0 else CLOSED
 
     return njit(cache=True)(rewind)
-
-
-@njit(inline="always")
-def _copy(source, target):
-    channels, height, width = source.shape
-    whole = width - width % LANES
-    for c in range(channels):
-        for y in range(height):
-            at = address(source) + c * source.strides[0] + y * source.strides[1]
-            to = address(target) + c * target.strides[0] + y * target.strides[1]
-            for x in range(0, whole, LANES):
-                store(to + 4 * x, load(1, at + 4 * x))
-            for x in range(whole, width):
-                write_f32(to, 4 * x, read_f32(at, 4 * x))
 
 
 @njit(inline="always")

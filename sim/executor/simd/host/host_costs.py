@@ -112,15 +112,11 @@ def _idle() -> Call:
 
 def _ends(inside: Floats) -> dict[str, Callable[[], None]]:
     """A program without work, whose image or output is that of a tensor in planes, the other a single number."""
-    idle = call(packing_kernel.clear, 0, aligned(1), PlaneLayout(1, 1, 1, 0).dimensions, False)
-    program, image, number = (
-        Program([idle], 1),
-        np.zeros((1, *inside.shape), np.float32),
-        np.zeros((1, 1, 1, 1), np.float32),
-    )
+    program = Program([_idle()], 1)
+    image, number = np.zeros((1, inside.size), np.float32), np.zeros((1, 1), np.float32)
     return {
-        "copy in": partial(program.run_images, image, inside, number[0], number),
-        "copy out": partial(program.run_images, number, number[0].copy(), inside, image),
+        "copy in": partial(program.run_images, image, inside, number[None], number),
+        "copy out": partial(program.run_images, number, number[None].copy(), inside, image),
     }
 
 
@@ -151,7 +147,7 @@ def _runs(unit: Unit) -> Callable[[int], None]:
     program, ends = Program(calls, 1), np.zeros((2, 1, 1, 1), np.float32)
 
     def run(times: int) -> None:
-        numbers = np.zeros((times, 1, 1, 1), np.float32)
+        numbers = np.zeros((times, 1), np.float32)
         program.run_images(numbers, ends[0], ends[1], numbers)
 
     return run
