@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from nestling.sim.executor.executor import TOLERANCE
 from nestling.sim.executor.simd.network import PlaneNetwork, unsupported
 from nestling.sim.executor.simd.planner import Planner
 from nestling.sim.executor.simd.product import Choice, LayerPlan
+from nestling.sim.executor.simd.program import Program
 from nestling.sim.executor.simd.program_kernel import follow_images
 from nestling.sim.executor.simd.team import Call
 from nestling.sim.executor.simd.vectors_kernel import COMPILES
@@ -342,3 +345,17 @@ def test_a_prepared_network_compiles_nothing_for_any_batch() -> None:
         network.run_batch(batch, 0, outputs)
         np.testing.assert_array_equal(outputs, expected[: len(batch)])
     assert len(follow_images.overloads) == compiled
+
+
+def test_a_program_keeps_the_tensors_of_its_steps() -> None:
+    network = PlaneNetwork(filled(zigzag()))
+    network.prepare(0)
+    program = Program([step for _, step in network.steps(0)], 1)
+    arena = weakref.ref(network.tensor("input").base)
+    del network
+    gc.collect()
+    assert arena() is not None
+    program.run(0)
+    del program
+    gc.collect()
+    assert arena() is None
