@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nestling.sim.executor.simd import blocks_kernel, direct_blocks_kernel, structure_prior
 from nestling.sim.executor.simd.network import PlaneNetwork
 from nestling.sim.executor.simd.planner import Planner, layer_key, measured_plan
@@ -22,27 +20,11 @@ from nestling.workloads.nesting import NestedWeights, from_ranking
 from nestling.workloads.network import Network
 from nestling.workloads.sparsify.block_punched import BlockPunched
 
-from .simd_cases import (
-    Case,
-    check_exact,
-    check_rounding,
-    check_threads,
-    check_wrong_value,
-    conv_layers,
-    make_case,
-    outputs_on,
-    run_choice,
-)
+from .simd_cases import Case, make_case, outputs_on, run_choice
+from .structured_cases import WIDTHS, sharing
 
 compiled = pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
-WIDTHS = blocks_kernel.WIDTHS
 SCRIPT = "import sys; from tests.test_simd_blocks import sample; sys.stdout.write(sample())"
-
-
-def sharing(case: Case, rows: int) -> Case:
-    """The case with every ``rows`` rows keeping what the first of them keeps."""
-    keep = case.weights.keep[np.arange(case.layer.K) // rows * rows]
-    return replace(case, weights=replace(case.weights, keep=keep))
 
 
 def sample() -> str:
@@ -53,51 +35,7 @@ def sample() -> str:
     return "".join(run_choice(case, choice, level=0).tobytes().hex() for choice in choices)
 
 
-@st.composite
-def block_cases(draw: st.DrawFn, *, whole: bool = False) -> tuple[Case, Choice, int]:
-    layer = draw(conv_layers())
-    rows = draw(st.sampled_from(tuple(WIDTHS)))
-    per_group = draw(st.integers(1, 19)) if layer.groups == 1 else rows * draw(st.integers(1, 2))
-    layer = replace(layer, K=layer.groups * per_group)
-    levels = draw(st.sampled_from((1, 2, 3)))
-    density, residual = draw(st.sampled_from((0.0, 0.2, 0.6, 1.0))), draw(st.booleans())
-    clamp = draw(st.sampled_from(((-np.inf, np.inf), (0.0, 6.0))))
-    seed = draw(st.integers(0, 9999))
-    case = make_case(layer, seed, levels=levels, density=density, whole=whole, residual=residual, clamp=clamp)
-    vectors = draw(st.sampled_from([v for v in WIDTHS[rows] if v in case.layouts()[1].vectors]))
-    window = 0 if layer.groups > 1 else draw(st.sampled_from((0, 0, 1, 5, 40)))
-    return sharing(case, rows), Choice("blocks", vectors, window, rows), draw(st.integers(0, levels - 1))
-
-
-@compiled
-@settings(deadline=None, max_examples=120)
-@given(block_cases())
-def test_blocks_are_within_the_rounding_of_their_sums(drawn: tuple[Case, Choice, int]) -> None:
-    check_rounding(drawn)
-
-
-@compiled
-@settings(deadline=None, max_examples=60)
-@given(block_cases(whole=True))
-def test_whole_numbers_are_exact(drawn: tuple[Case, Choice, int]) -> None:
-    check_exact(drawn)
-
-
-@compiled
-@settings(deadline=None, max_examples=25)
-@given(block_cases(), st.integers(2, 4))
-def test_threads_change_no_bit(drawn: tuple[Case, Choice, int], threads: int) -> None:
-    check_threads(drawn, threads)
-
-
-@compiled
-@settings(deadline=None, max_examples=40)
-@given(block_cases(), st.sampled_from((np.nan, np.inf)), st.integers(0, 9999))
-def test_nan_and_infinity_reach_what_they_must(drawn: tuple[Case, Choice, int], value: float, place: int) -> None:
-    check_wrong_value(drawn, value, place)
-
-
-#: All widths; the property tests above draw from them, too.
+#: All widths; the tests of `test_simd_structured` draw from them, too.
 EVERY = [
     pytest.param(rows, vectors, marks=() if vectors == 1 else pytest.mark.long)
     for rows, widths in WIDTHS.items()

@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nestling.sim.executor.simd import channel_groups_kernel
 from nestling.sim.executor.simd.network import PlaneNetwork
 from nestling.sim.executor.simd.planes import VECTORS
@@ -20,30 +18,12 @@ from nestling.sim.executor.simd.vectors_kernel import COMPILES, REVISION
 from nestling.workloads.errors import InputError
 from nestling.workloads.layers import Layer, conv
 from nestling.workloads.network import Network
-from nestling.workloads.sparsify.nm import ranks_in_groups
 
-from .simd_cases import (
-    Case,
-    check_exact,
-    check_rounding,
-    check_threads,
-    check_wrong_value,
-    conv_layers,
-    make_case,
-    outputs_on,
-    run_choice,
-)
+from .simd_cases import make_case, outputs_on, run_choice
+from .structured_cases import LADDERS, laddered
 
 compiled = pytest.mark.skipif(not COMPILES, reason="intrinsics have no plain Python form")
-LADDERS = ((4, (2,)), (4, (2, 1)), (8, (4, 2, 1)), (8, (8, 3, 0)), (16, (9, 5)), (16, (13, 9, 6, 4, 1)))
 SCRIPT = "import sys; from tests.test_simd_nm_planes import sample; sys.stdout.write(sample())"
-
-
-def laddered(case: Case, channels: int, ladder: tuple[int, ...]) -> Case:
-    """The case with the N largest of every ``channels`` input channels kept, N by level."""
-    rank = ranks_in_groups(np.abs(case.weights.dense(0)) + np.abs(case.weights.values), channels)
-    keep = sum((rank < n).astype(np.uint8) for n in ladder)
-    return replace(case, weights=replace(case.weights, keep=keep, levels=len(ladder)))
 
 
 def sample() -> str:
@@ -51,51 +31,6 @@ def sample() -> str:
     layer = conv("c", "input", C=24, H=5, W=13, K=7, R=3, padding=1)
     case = laddered(make_case(layer, 2, residual=True, clamp=(0.0, 4.0)), 8, (4, 2, 1))
     return run_choice(case, Choice("channels", 4, 24, 8), level=0).tobytes().hex()
-
-
-@st.composite
-def ladder_cases(draw: st.DrawFn, *, whole: bool = False) -> tuple[Case, Choice, int]:
-    layer = draw(conv_layers().filter(lambda layer: layer.groups == 1))
-    channels, ladder = draw(st.sampled_from(LADDERS))
-    c = draw(st.integers(1, 21)) if layer.R * layer.S == 1 else channels * draw(st.integers(1, 3))
-    layer = replace(layer, C=c, K=draw(st.integers(1, 9)))
-    clamp, residual = draw(st.sampled_from(((-np.inf, np.inf), (0.0, 6.0)))), draw(st.booleans())
-    case = make_case(layer, draw(st.integers(0, 9999)), whole=whole, residual=residual, clamp=clamp)
-    vectors = draw(st.sampled_from([v for v in case.layouts()[1].vectors if v in (1, 4, 7)] or [1]))
-    window = channels * draw(st.integers(1, 3))
-    return (
-        laddered(case, channels, ladder),
-        Choice("channels", vectors, window, channels),
-        draw(st.integers(0, len(ladder) - 1)),
-    )
-
-
-@compiled
-@settings(deadline=None, max_examples=100)
-@given(ladder_cases())
-def test_ladders_are_within_the_rounding_of_their_sums(drawn: tuple[Case, Choice, int]) -> None:
-    check_rounding(drawn)
-
-
-@compiled
-@settings(deadline=None, max_examples=60)
-@given(ladder_cases(whole=True))
-def test_whole_numbers_are_exact(drawn: tuple[Case, Choice, int]) -> None:
-    check_exact(drawn)
-
-
-@compiled
-@settings(deadline=None, max_examples=25)
-@given(ladder_cases(), st.integers(2, 4))
-def test_threads_change_no_bit(drawn: tuple[Case, Choice, int], threads: int) -> None:
-    check_threads(drawn, threads)
-
-
-@compiled
-@settings(deadline=None, max_examples=40)
-@given(ladder_cases(), st.sampled_from((np.nan, np.inf)), st.integers(0, 9999))
-def test_nan_and_infinity_reach_what_they_must(drawn: tuple[Case, Choice, int], value: float, place: int) -> None:
-    check_wrong_value(drawn, value, place)
 
 
 #: Every number of levels with one width; the others take minutes to compile.
