@@ -380,3 +380,14 @@ def test_unsupported_networks_name_their_layers(layers: list[Layer], messages: l
 def test_networks_without_values_cannot_start() -> None:
     with pytest.raises(InputError, match="network 'shapes' cannot be executed: no weight values in c"):
         Executor(Network("shapes", (conv("c", INPUT, C=1, H=4, K=1, R=1),)))
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_an_image_may_be_joined_with_itself(copies: int) -> None:
+    network = network_of(
+        elementwise("j", "concat", [INPUT] * copies, 4, K=2 * copies), conv("c", "j", C=2 * copies, H=4, K=3, R=1)
+    )
+    executor, images = Executor(network), images_for((2, 4, 4), 3)
+    found, expected = executor.run(images, 0), reference.forward(network, images, 0)
+    assert executor.check(images, 0).passed
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

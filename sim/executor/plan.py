@@ -156,7 +156,9 @@ def _input_shape(network: Network) -> Shape:
     gemm = readers[0].gemm
     if gemm is not None:
         return (gemm.k, 1, 1) if gemm.m == 1 else (gemm.m, gemm.k)
-    return readers[0].K, readers[0].P, readers[0].Q
+    first = readers[0]
+    copies = len(first.sources) if first.op == "concat" and set(first.sources) == {INPUT} else 1
+    return first.K // copies, first.P, first.Q
 
 
 def _mismatch(layer: Layer, sources: list[Shape]) -> str:
