@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..sim.executor.simd.planes import PlaneLayout
-from ..sim.executor.simd.planner import measured_plan
 from ..sim.executor.simd.prior import likely_plan
 from ..sim.executor.simd.product import Choice, Product
 from ..sim.executor.simd.refine import refine
@@ -59,19 +58,18 @@ class Summary:
 
 
 def nested_costs(
-    *, patterns: Sequence[str] = tuple(PATTERNS), rounds: int = ROUNDS, tune: bool = False, progress: Progress
+    *, patterns: Sequence[str] = tuple(PATTERNS), rounds: int = ROUNDS, progress: Progress
 ) -> list[LevelCost]:
     """Every layer with every pattern at every level. One thread, CPU time, candidates in turn.
 
-    ``tune``: with the kernels that measuring finds fastest for the nested store; otherwise with the prior's choice. The
-    private copies run the same kernel: what is compared is the store.
+    Both stores run the kernel that is likely the fastest for the nested one: what is compared is the store.
     """
     layers = reference_layers()
     rows: list[LevelCost] = []
     for done, (pattern, layer) in enumerate(((p, x) for p in patterns for x in layers), start=1):
         weights = nested(layer, pattern)
         layouts = _layouts(layer)
-        plan = (measured_plan if tune else likely_plan)(layer, weights, *layouts)
+        plan = likely_plan(layer, weights, *layouts)
         runs = _runs(layer, weights, layouts, plan.sparse)
         rows += _rows(pattern, layer, plan.sparse, interleaved(runs, rounds))
         progress("bench nested", done, len(layers) * len(patterns))

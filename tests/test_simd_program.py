@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -71,8 +72,16 @@ def test_threads_end_with_their_team() -> None:
         assert not thread.is_alive()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal; processes in the background are started without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of POSIX threads")
-def test_an_interrupt_waits_for_every_thread() -> None:
+def test_an_interrupt_waits_for_every_thread(interruptible: None) -> None:
     team, ended, main = Team(2), [], threading.get_ident()
 
     def slow(thread: int) -> None:

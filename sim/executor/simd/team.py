@@ -70,21 +70,27 @@ class Team:
         if os.getpid() != self._process:
             self._start()  # a fork has copied no thread
         task = _Task(job, [], SimpleQueue())
-        interrupt: KeyboardInterrupt | None = None
         for jobs in self._jobs:
             jobs.put(task)
         try:
             job(0)
         finally:
-            while len(task.ended) < len(self._jobs):
-                try:
-                    with suppress(Empty):
-                        task.signal.get(timeout=_LOOK_S)
-                except KeyboardInterrupt as pressed:
-                    interrupt = pressed
+            interrupt = self._wait(task)
         failures = [failure for failure in (interrupt, *task.ended) if failure is not None]
         if failures:
             raise failures[0]
+
+    def _wait(self, task: _Task) -> KeyboardInterrupt | None:
+        """Return when the other threads have ended, with what the user has pressed meanwhile."""
+        interrupt = None
+        while True:
+            try:
+                while len(task.ended) < len(self._jobs):
+                    with suppress(Empty):
+                        task.signal.get(timeout=_LOOK_S)
+                return interrupt
+            except KeyboardInterrupt as pressed:
+                interrupt = pressed
 
 
 class _Task(NamedTuple):
